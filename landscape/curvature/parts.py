@@ -249,8 +249,8 @@ def _check_that_it_is_cross_entropy(objective: Objective) -> None:
 @torch.enable_grad()
 def _is_cross_entropy_of(objective: Objective, inputs: Tensor, targets: Tensor) -> bool:
     """Whether the loss and its gradient in the outputs, which tells each sample, are those of cross-entropy."""
-    with torch.no_grad():
-        outputs = objective.outputs(objective.theta, inputs)
+    with objective.without_gradients():
+        outputs = objective.outputs(objective.theta, inputs).detach()
     if not are_class_scores(outputs, targets) or targets.shape != outputs.shape[:1]:
         return False
     own, plain = (outputs.detach().clone().requires_grad_() for _ in range(2))

@@ -53,9 +53,9 @@ class Source:
 
     @property
     def is_one_batch(self) -> bool:
-        """Whether data are one batch: a dict, or a tuple with a tensor in it. A tuple of batches holds no tensor."""
+        """Whether data are one batch: a tensor, a dict, or a tuple with a tensor in it. A tuple of batches has none."""
         data = self.data
-        return isinstance(data, Mapping) or (
+        return isinstance(data, Tensor | Mapping) or (
             isinstance(data, tuple) and any(isinstance(part, Tensor) for part in data)
         )
 

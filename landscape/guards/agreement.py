@@ -29,6 +29,6 @@ def differ_by_at_most(again: Tensor, outputs: Tensor, share: float) -> bool:
     """Whether two tensors of one shape differ by at most a share of the largest value. NaN equals NaN."""
     if again.shape != outputs.shape:
         return False
-    again, outputs = as_real(again).double(), as_real(outputs).double()
+    again, outputs = (as_real(each.detach()).double() for each in (again, outputs))
     largest = outputs.abs().nan_to_num(0, 0, 0).amax() if outputs.numel() else 0
     return torch.allclose(again, outputs, rtol=0, atol=share * float(largest), equal_nan=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -51,6 +51,7 @@ from landscape.guards.repeated_runs import (
 )
 from landscape.guards.telling_samples import FEWEST, MOST_SAMPLES, telling_rows, telling_samples
 from landscape.guards.unread_outputs import check_that_padded_places_are_unread, loss_reads_what_differs
+from landscape.model.own_derivatives import run_in_variables
 from landscape.model.penalty import Penalty
 from landscape.model.precision import full_float32
 from landscape.model.weights import ParameterLayout, outputs_at
@@ -72,6 +73,7 @@ class FirstLook:
         precisely: the same model and loss in float64.
         state: what the model held before its first pass.
         run: (model, inputs) -> outputs.
+        differentiates: whether a forward pass or the loss takes derivatives by itself.
     """
 
     model: nn.Module
@@ -84,6 +86,7 @@ class FirstLook:
     precisely: Precisely
     state: KeptState
     run: Forward
+    differentiates: bool = False
 
     def forward(self, theta: Tensor, inputs: Batch) -> Any:
         """The outputs with the weights `theta`."""
@@ -91,35 +94,62 @@ class FirstLook:
 
     @full_float32()
     @torch.no_grad()
-    def takes_derivatives(self) -> bool:
-        """Whether a forward pass takes derivatives, like that of a PINN. Torch must then record the pass.
+    def with_own_derivatives(self, names: Sequence[str]) -> FirstLook:
+        """The look at a model that takes derivatives by itself, in a pass or in the loss; the same look at another one.
+
+        Torch must record such a pass. If it differentiates in the weights, they are variables in each pass.
+
+        Args:
+            names: of the weights that are trained.
 
         Raises:
             ValueError: the model cannot be run on a batch.
         """
+        recorded = replace(self, differentiates=True)
+        ways = (self, recorded, replace(recorded, run=partial(run_in_variables, self.run, names)))
+        failures = []
         # a model that draws is refused, but must not move the caller's random state
         with borrowed_for_checks(self.theta.device):
-            try:
-                with without_gradients(False), torch.inference_mode():
-                    self._at_its_weights(self._few()[0])
-                    return False
-            except RuntimeError:
-                # a pass that takes derivatives is recorded, and then succeeds
-                pass
-            except Exception as error:
-                raise self._fails(error) from error
-            try:
-                with without_gradients(True):
-                    self._at_its_weights(self._few()[0])
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                raise self._fails(error) from error
+            for look in ways:
+                try:
+                    with (
+                        without_gradients(look.differentiates),
+                        torch.inference_mode(not look.differentiates),
+                    ):
+                        if look._can_run():
+                            return look
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError as error:
+                    failures.append(error)
+                except Exception as error:
+                    raise self._fails(error) from error
+        if len(failures) < 2:
+            # a loss that fails in each way is refused by its own check
+            return self
+        raise self._fails(failures[1]) from failures[1]
+
+    def _can_run(self) -> bool:
+        """Whether the loss of a few samples can be had. Raises what a forward pass raises."""
+        inputs, targets = self._few()
+        outputs = self._at_its_weights(inputs)
+        try:
+            self.loss_fn(outputs, targets)
+        except RuntimeError:
+            return False
+        except Exception:
+            # a loss that fails in another way takes no such outputs, of which its own check says more
+            return True
         return True
 
     def _fails(self, error: Exception) -> ValueError:
         inputs = self.chunks.first(4)[0]
         tensors = ", ".join(f"{tuple(each.shape)} {each.dtype}" for each in tensors_in(inputs)[:3])
+        if "does not require grad" in str(error) or "not have been used in the graph" in str(error):
+            return ValueError(
+                f"data: the model's own derivatives cannot be taken on some of the samples ({tensors}): {error}; take "
+                "derivatives in the weights by torch.func.grad, and those in inputs of inputs.requires_grad_()"
+            )
         remedy = "say by forward= how the model is run on a batch, and let it take batches of any size"
         if "dtype" in str(error) and isinstance(inputs, Tensor) and is_whole(inputs):
             remedy = "give inputs.float(), for images of bytes normalized, such as inputs.float() / 255"
@@ -130,12 +160,11 @@ class FirstLook:
 
     @full_float32()
     @torch.no_grad()
-    def check_samples(self, are_tensors: bool, differentiates: bool, chunk_size: int) -> bool:
+    def check_samples(self, are_tensors: bool, chunk_size: int) -> bool:
         """Checks the outputs and losses of a hundred samples; of a few if the loss is one of torch's, which is a mean.
 
         Args:
             are_tensors: whether inputs and targets are tensors.
-            differentiates: whether a forward pass takes derivatives.
             chunk_size: largest number of samples that are run at a time.
 
         Returns:
@@ -145,7 +174,7 @@ class FirstLook:
             ValueError: the loss of the samples together is not the counted mean of their losses, or the outputs are
                 random or depend on the other samples.
         """
-        with borrowed_for_checks(self.theta.device), without_gradients(differentiates):
+        with borrowed_for_checks(self.theta.device), without_gradients(self.differentiates):
             self._check_draws()
             has_rows = self._has_rows()
             if are_tensors and has_rows:
@@ -264,13 +293,12 @@ class FirstLook:
             check_that_classes_count_alike(check, outputs, targets)
 
     @full_float32()
-    def writes_weights(self, original: nn.Module, penalty: Penalty | None, differentiates: bool) -> bool:
+    def writes_weights(self, original: nn.Module, penalty: Penalty | None) -> bool:
         """Whether a forward pass writes to its weights. Other dependencies of the outputs are checked.
 
         Args:
             original: the model that was copied.
             penalty: the regularizer.
-            differentiates: whether a forward pass takes derivatives by itself.
 
         Raises:
             ValueError: the outputs depend on earlier passes, or the outputs, the loss or the regularizer depend on
@@ -280,18 +308,18 @@ class FirstLook:
             return False
 
         def outputs(theta: Tensor) -> Any:
-            with without_gradients(differentiates):
+            with without_gradients(self.differentiates):
                 return self.forward(theta, self._few()[0])
 
         with borrowed_for_checks(self.theta.device):
             check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, self.state)
-        with without_gradients(differentiates):
+        with without_gradients(self.differentiates):
             self._check_padded_places(original)
         writes = writes_to_its_weights(outputs, self.theta)
         self._check_dependence(original, penalty, outputs(self.theta.clone()))
 
         def of_model(model: nn.Module) -> Any:
-            with without_gradients(differentiates):
+            with without_gradients(self.differentiates):
                 return self.run(model, self._few()[0])
 
         with borrowed_for_checks(self.theta.device):
@@ -305,12 +333,17 @@ class FirstLook:
         with torch.inference_mode(False), torch.enable_grad():
             outputs = self._recorded(plain)
             check_that_no_parameter_enters(outputs, original, OUTPUTS_OF_THE_CALLER, copied=self.model)
-            detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs)
-            loss = self._loss(detached, targets)
+            loss = self._loss(tree_map(self._without_graph, outputs), targets)
             check_that_no_parameter_enters(loss, original, LOSS_WITH_WEIGHTS)
             if penalty:
                 penalty.check(self.theta)
                 check_that_no_parameter_enters(penalty(self.theta), original, REGULARIZER_OF_OTHERS)
+
+    def _without_graph(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        # a loss may differentiate in the outputs
+        return leaf.detach().requires_grad_(self.differentiates and leaf.requires_grad)
 
     def _recorded(self, plain: Any) -> Any:
         """The outputs of a pass that torch records for derivatives. They must be those of a pass without, `plain`."""

@@ -165,13 +165,14 @@ class InFloat64:
 
     @cached_property
     def _first_pass(self) -> _FirstPass:
-        def loss_and_largest(_: Tensor, outputs: Any) -> tuple[float, float]:
+        def loss_and_largest(outputs: Any) -> tuple[float, float]:
             largest = max((part.abs().max().item() for part in inexact(outputs) if part.numel()), default=0.0)
             return abs(self.loss(outputs).item()), largest
 
-        with Float64Throughout() as kept, torch.no_grad():
-            theta = self.theta.double()
-            (loss, largest), operations = with_flops(lambda: self.run(theta, loss_and_largest))
+        # weights that are no variables: only what the pass itself differentiates is recorded
+        with Float64Throughout() as kept, torch.enable_grad():
+            weights = self.layout.unflatten(self.theta.detach().double())
+            (loss, largest), operations = with_flops(lambda: self.at(weights, loss_and_largest))
         return _FirstPass(kept.casts, kept.shortens, operations, loss, largest)
 
     def throughout(self) -> AbstractContextManager[object]:

@@ -27,7 +27,6 @@ SAME = 1e-3
 """Relative difference of two losses that are the same function; two different ones of one model differ by more."""
 
 
-@torch.no_grad()
 def warn_of_outputs(loss_fn: LossFunction, outputs: Any, targets: Batch) -> None:
     """Warns if outputs are of another kind than the loss takes. A function is known by its value.
 
@@ -105,4 +104,5 @@ def _warn_of_unshifted_words(loss_fn: LossFunction, logits: Tensor, batch: Mappi
 
 def _is_near(one: Tensor, other: Tensor) -> bool:
     # two losses of outputs that are all 0 may both be 0
+    one, other = one.detach(), other.detach()
     return abs(float(one) - float(other)) <= SAME * abs(float(other)) != 0

@@ -15,6 +15,30 @@ OF_ANY_CAUSE = (
     "(forward=, count=)"
 )
 
+SHARED = (
+    "a model or loss in which the samples of a batch share something (pairs that are compared, those at risk in a "
+    "partial likelihood, the capacity of experts, statistics of the batch) has no such mean: say by forward= how a "
+    "batch is run; a batch stays whole if it also holds a tensor without samples, such as torch.tensor(0), and count= "
+    "says how much it counts for"
+)
+"""What to do about a loss that is no mean over the samples, because these do not stand for themselves."""
+
+
+def remedy_of_sum(whole: float, total: float, allowed: float) -> str:
+    """What to do about a loss that is the sum of the losses of its parts; nothing for another loss.
+
+    Args:
+        whole: the loss of some samples.
+        total: the sum of the losses of their parts.
+        allowed: relative difference of two that are equal.
+    """
+    if not abs(whole - total) <= allowed * abs(total):
+        return ""
+    return (
+        "it is their sum: divide by the number of samples, or choose the mean (reduction='mean'; of a model of "
+        "transformers that computes its own loss, such as model.config.ctc_loss_reduction = 'mean'); else "
+    )
+
 
 def remedy_of(error: Exception, outputs: Any, targets: Batch) -> str:
     """What to change so that a loss takes these outputs and targets.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from landscape.data.complex_numbers import is_whole
 from landscape.data.counts import Counting
-from landscape.guards.loss_failures import broadcasts
+from landscape.guards.loss_failures import SHARED, broadcasts, remedy_of_sum
 
 RANDOM_LOSS = (
     "loss_fn: the loss of the same outputs depends on random numbers that it draws, and so would every number; take "
@@ -49,13 +49,27 @@ def check_that_loss_is_a_mean(
     undefined = torch.isfinite(outputs).all() and torch.isfinite(together) and not torch.isfinite(mean)
     if undefined or (torch.isfinite(mean) and (together - mean).abs() > tolerance):
         column = broadcasts(outputs, targets)
-        remedy = f"{column}; else give" if column else "give"
+        if column and not _is_mean_of(loss_fn, outputs, targets.view_as(outputs).to(outputs)):
+            # a loss that compares samples is no mean with such targets either
+            column = None
+        total = remedy_of_sum(together.item(), apart.sum().item(), float(tolerance / apart.abs().max()))
+        remedy = f"{column}; else give" if column else f"{total}give"
         raise ValueError(
             f"loss_fn: is not the mean over the samples: {len(outputs)} samples together give "
             f"{together.item():.6g}, apart their mean is {mean.item():.6g}; {remedy} count=, a function from a batch "
             "to what its mean loss divides by (samples, tokens, the sum of weights), or one of torch's own losses, "
-            "whose class weights and ignored classes are known"
+            f"whose class weights and ignored classes are known; {SHARED}"
         )
+
+
+def _is_mean_of(loss_fn: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, targets: Tensor) -> bool:
+    """Whether the loss of samples is the mean of the losses of each; False if the loss does not take them."""
+    try:
+        together = loss_fn(outputs, targets)
+        apart = torch.stack([loss_fn(*row) for row in zip(outputs.split(1), targets.split(1), strict=True)])
+    except Exception:  # a loss may fail in any way
+        return False
+    return bool((together - apart.mean()).abs() <= 1e-3 * apart.abs().max())
 
 
 def check_that_classes_count_alike(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from landscape.data.batches import rows_of, samples_in
 from landscape.data.counts import Counting, Pair
+from landscape.guards.loss_failures import SHARED, remedy_of_sum
 from landscape.guards.parts import Found
 from landscape.guards.repeated_runs import (
     ALLOWED_IN_FLOAT64,
@@ -118,11 +119,9 @@ def _check(
     if differ:
         raise ValueError(
             f"loss_fn: is not the mean over the samples, as they are counted: {samples_in(pair)} samples together have "
-            f"{whole.loss:.6g}, {len(parts)} parts of them by their counts have {mean:.6g}{doubt}; give count=, a "
-            "function from a batch to what its mean loss divides by (samples, tokens, the sum of weights); a model or "
-            "loss in which the samples of a batch share something (pairs that are compared, the capacity of experts, "
-            "statistics of the batch) has no such mean: a batch stays whole if it also holds a tensor without samples, "
-            "such as torch.tensor(0), and count= says how much it counts for"
+            f"{whole.loss:.6g}, {len(parts)} parts of them by their counts have {mean:.6g}{doubt}; "
+            f"{remedy_of_sum(whole.loss, sum(each.loss for each in apart), allowed)}give count=, a function from a "
+            f"batch to what its mean loss divides by (samples, tokens, the sum of weights); {SHARED}"
         )
 
 

@@ -62,11 +62,12 @@ class Precisely:
         )
         return found
 
-    @torch.no_grad()
+    @torch.enable_grad()
     def _run(self, pair: Pair, use: Callable[[InFloat64, Any], Any]) -> Any:
         try:
             few = self.in_float64(pair)
-            weights = few.layout.unflatten(few.theta.double())
+            # no variables, so that only what the pass itself differentiates is recorded
+            weights = few.layout.unflatten(few.theta.detach().double())
             with Float64Throughout() as kept:
                 found = few.at(weights, lambda outputs: use(few, outputs))
         except Exception:

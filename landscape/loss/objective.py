@@ -89,9 +89,9 @@ class Objective:
         run: (model, inputs) -> outputs, with the model's own weights. counting: the weights of batches. memory: results
             that further products at the same weights use.
         n_samples: samples of all ranks; a batch that cannot be cut is one. is_shuffled: whether their order is drawn.
-        differentiates: whether a forward pass takes derivatives by itself. That of a PINN does. has_rows: False if
-            the targets are a tensor, and the outputs none with a row for each sample. writes_weights: whether a pass
-            writes to its weights, so that there are losses and no derivatives.
+        differentiates: whether a forward pass or the loss takes derivatives by itself, as that of a PINN does.
+        has_rows: False if the targets are a tensor, and the outputs none with a row for each sample. writes_weights:
+            whether a pass writes to its weights, so that there are losses and no derivatives.
         has_right_gradient, verified: whether the gradient was compared with differences of losses, and which matrices.
         gradients, products: how many were computed so far. exclusive: a lock for the time in which `model` holds other
             weights. Threads with one Objective wait for it.
@@ -137,6 +137,7 @@ class Objective:
         self.writes_weights, self.has_right_gradient, self.has_rows = False, False, True
         self.verified: frozenset[type] = frozenset()
         self.task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
+        self.run: Forward = self.task.forward
         self._choose(trainable, parameters)
         share_memory(self.model, self.layout, self.theta)
         self.counting = self.task.counting(self.loss_fn)
@@ -150,9 +151,11 @@ class Objective:
         seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels, Precisely(self.in_float64)
         look = FirstLook(*measured, *seen, state, self.run)
         with self.ranks.together():
-            self.differentiates = look.takes_derivatives()
-            self.has_rows = look.check_samples(self.is_supervised, self.differentiates, chunk_size)
-            self.writes_weights = look.writes_weights(model, self.penalty, self.differentiates)
+            look = look.with_own_derivatives(trainable)
+            self.run, self.differentiates = look.run, look.differentiates
+            self.forward = partial(outputs_at, self.model, self.layout, self.run)
+            self.has_rows = look.check_samples(self.is_supervised, chunk_size)
+            self.writes_weights = look.writes_weights(model, self.penalty)
         self.chunks.first_pass.look = Halves.of(self)
 
     @classmethod
@@ -384,13 +387,12 @@ class Objective:
         self.theta = torch.cat([parameter.flatten() for parameter in chosen])
         self.ranks, self.n_parameters = self.ranks.with_entries(len(self.theta))
         # no method of the objective, because a matrix keeps this function and must not hold the objective
-        self.forward = partial(outputs_at, self.model, self.layout, self.task.forward)
+        self.forward = partial(outputs_at, self.model, self.layout, self.run)
         self.penalty = Penalty(self.regularizer, self.model, self.layout) if self.regularizer else None
 
     def _hold(self, chunks: Chunks) -> None:
         """Makes these batches the data, and forgets all that was computed."""
-        self.chunks = chunks
-        self.gradients = self.products = 0
+        self.chunks, self.gradients, self.products = chunks, 0, 0
         vector = len(self.theta) * torch.promote_types(self.dtype, torch.float32).itemsize
         self.memory = Memory(self.memory_budget, len(self.theta), vector, self.ranks)
         totals = torch.tensor([chunks.samples, chunks.weight], dtype=torch.float64, device=self.device)

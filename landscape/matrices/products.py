@@ -319,7 +319,8 @@ class Products:
 
     def _work_of(self, chunk: Chunk) -> Work:
         if self._work is None:
-            with torch.no_grad():
+            # a forward pass may take derivatives by itself; of weights that are no variables nothing else is recorded
+            with torch.enable_grad():
                 self._work = Work.of(lambda: self._outputs(self._theta, chunk.read()[0]))
         return self._work
 

@@ -106,7 +106,7 @@ def sample_curvature(
         products=work.products,
         samples=done,
         loss_unit=unit_of(objective.loss_fn),
-        **{name: torch.cat([piece[name] for piece in found]).cpu().numpy() for name in found[0]},
+        **{name: torch.cat([piece[name] for piece in found]).detach().cpu().numpy() for name in found[0]},
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ncsam.methods.batches import Batch, as_module
 
@@ -103,10 +104,11 @@ def _has_weights(part: Any) -> bool:
     return isinstance(part, nn.Module) and any(True for _ in part.parameters())
 
 
-def check_that_it_is_a_tensor(output: Any) -> None:
-    """Raises ValueError for outputs of a model that are no tensor, such as a tuple."""
-    if not isinstance(output, Tensor):
+def check_that_it_has_rows(output: Any) -> None:
+    """Raises ValueError for outputs that cannot be cut and joined to check that the loss is a mean over the samples."""
+    if not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in tree_leaves(output)):
         raise ValueError(
-            f"model: must return a tensor, got {type(output).__name__}; wrap it in a module that returns the outputs "
-            "alone, or say by forward= which are wanted"
+            f"model: returns {type(output).__name__}, not tensors with a row for each sample, so that nothing tells "
+            "whether the loss of parts of a batch adds up to that of the batch; say by forward= which outputs the loss "
+            "takes, or give count=, what the mean loss of a part divides by"
         )

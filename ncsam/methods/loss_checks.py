@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from types import MethodType
@@ -30,6 +30,12 @@ def checked_loss(loss_fn: Callable[..., Any], outputs: Any, targets: Batch, *ind
         if "memory" in str(error):
             raise
         remedy = "; give torch.tensor(targets)" if isinstance(targets, list) else ""
+        if not isinstance(outputs, Tensor):
+            key = next(iter(outputs), 0) if isinstance(outputs, Mapping) else 0
+            remedy += (
+                f"; the loss gets the model's {type(outputs).__name__} as it is: let it take that, or say by forward= "
+                f"which outputs it takes, such as forward=lambda model, inputs: model(inputs)[{key!r}]"
+            )
         raise ValueError(
             f"loss_fn: fails on outputs {_forms(outputs)} and targets {_forms(targets)}: {error}{remedy}"
         ) from error

@@ -29,7 +29,7 @@ from ncsam.methods.batches import (
     samples_in,
     sum_of_parts,
 )
-from ncsam.methods.call_checks import check_that_it_is_a_tensor, warn_of_probabilities
+from ncsam.methods.call_checks import check_that_it_has_rows, warn_of_probabilities
 from ncsam.methods.called_objects import objects_called
 from ncsam.methods.gradients import Reached, gradient_and_reached
 from ncsam.methods.guessed_weights import GuessedWeights
@@ -113,9 +113,8 @@ class Passes:
         Returns:
             The mean loss, detached.
         """
-        losses, compared = [], []
+        losses, compared, factor = [], [], self.rank_factor(inputs, targets)
         pieces = self._weighing().pieces(inputs, targets, indices, self.micro_batch_size)
-        factor = self.rank_factor(inputs, targets)
         with nullcontext() if moves_statistics else self.unmoved():
             for number, piece in enumerate(pieces):
                 is_last = number == len(pieces) - 1
@@ -159,8 +158,8 @@ class Passes:
         with self._state.moving(self.module, self._called()) if moves_statistics else self.unmoved():
             for piece in pieces:
                 output = self.outputs(self.module, piece.inputs, piece.indices, first=moves_statistics)
-                if self.run is None and not self.takes_whole_batches:
-                    check_that_it_is_a_tensor(output)
+                if (len(pieces) > 1 or self.share_a_batch) and self.run is None and self.count is None:
+                    check_that_it_has_rows(output)
                 part = self._part_of_loss(output, piece, loss_fn)
                 losses.append(part.detach())
                 outputs.append(detached(output))

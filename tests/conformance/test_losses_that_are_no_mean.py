@@ -156,3 +156,39 @@ def test_a_small_loss_that_float64_cannot_decide_names_it_as_a_remedy():
 
     with pytest.raises(ValueError, match="no more than rounding, give dtype=torch.float64"):
         Objective(student, in_float32_alone, batch, forward=lambda model, batch: model(batch["x"]))
+
+
+@pytest.mark.parametrize("whole_batches", [False, True])
+def test_a_sum_of_ones_own_is_named_as_the_cause(whole_batches):
+    inputs, targets = torch.randn(40, 4), torch.arange(40) % 3
+    options = {"forward": lambda model, batch: model(batch[0])} if whole_batches else {}
+
+    def summed(outputs, batch):
+        labels = batch[1] if whole_batches else batch
+        return nn.functional.cross_entropy(outputs, labels, reduction="sum")
+
+    with pytest.raises(ValueError, match=r"it is their sum: divide by the number of samples"):
+        Objective(nn.Linear(4, 3), summed, (inputs, targets), **options)
+
+
+def test_a_loss_that_compares_samples_is_told_to_keep_batches_whole():
+    inputs = torch.randn(40, 4)
+    times = inputs[:, 0].exp()
+
+    def partial_likelihood(risks, times):
+        ordered = risks.squeeze(1)[times.argsort(descending=True)]
+        return (ordered.logcumsumexp(0) - ordered).mean()
+
+    with pytest.raises(ValueError, match="share something") as refused:
+        Objective(nn.Linear(4, 1), partial_likelihood, (inputs, times))
+    assert "unsqueeze" not in str(refused.value)
+    # the remedy: the batch stays whole
+    model = nn.Linear(4, 1)
+    kept = Objective(
+        model,
+        lambda risks, batch: partial_likelihood(risks, batch[1]),
+        (inputs, times, torch.tensor(0)),
+        forward=lambda model, batch: model(batch[0]),
+        count=lambda batch: len(batch[0]),
+    )
+    assert kept.value() == pytest.approx(partial_likelihood(model(inputs), times).item(), rel=1e-5)

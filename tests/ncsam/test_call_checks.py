@@ -106,7 +106,7 @@ def test_forward_picks_the_scores_of_a_dict_with_separate_labels():
     settings = {"rho": 0.1, "flip_ratio": 0.0, "strength": 0.1, "warmup": 0.0, "schedule": "constant"}
     with pytest.raises(ValueError, match="^targets: NCSAM needs classes .*forward=lambda model, inputs"):
         NCSAM(model, cross_entropy, **settings).backward({**inputs, "labels": TARGETS})
-    with pytest.raises(ValueError, match="^model: must return a tensor, got dict; .*forward="):
+    with pytest.raises(ValueError, match="^loss_fn: fails .* model's dict as it is.*forward="):
         NCSAM(model, cross_entropy, **settings).backward(inputs, TARGETS)
     NCSAM(model, cross_entropy, forward=lambda model, inputs: model(**inputs)["logits"], **settings).backward(
         inputs, TARGETS

@@ -239,7 +239,9 @@ class _Named(nn.Module):
 
 def test_outputs_by_name_are_refused_with_the_remedy():
     inputs, targets = torch.randn(6, 4), torch.arange(6) % 3
-    with pytest.raises(ValueError, match="model: must return a tensor, got dict; wrap it"):
+    with pytest.raises(
+        ValueError, match=r"loss_fn: fails .* model's dict as it is.*model\(inputs\)\['logits'\]"
+    ):
         SAM(_Named(), small.loss_fn, rho=0.1).backward(inputs, targets)
 
 
