@@ -229,7 +229,7 @@ class FirstLook:
             self.labels.check(outputs)
         # a loss that fails is refused with what it was given
         self._check_draws_of_loss(outputs, targets)
-        warn_of_outputs(self.loss_fn, outputs, targets)
+        warn_of_outputs(self.loss_fn, outputs, targets, self._at_its_weights)
 
     def _check_rows(self, chunk_size: int) -> None:
         device, dtype = self.theta.device, self.theta.dtype
