@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from landscape.data.batches import Batch, rows_of, samples_in
 from landscape.data.complex_numbers import is_whole
+from landscape.data.lists_of_samples import OfSamples
 
 Pair = tuple[Batch, Batch]
 """(inputs of the model, targets of its outputs); twice the whole batch if a batch is not split."""
@@ -167,6 +168,8 @@ def _one_each(pair: Pair) -> Tensor:
 
 def _why_uncounted(pair: Pair) -> str:
     leaves = tree_leaves(pair)
+    if any(isinstance(leaf, OfSamples) for leaf in leaves):
+        return "a batch holds a list of dicts, one for each sample, which is not cut"
     if others := [leaf for leaf in leaves if not isinstance(leaf, Tensor)]:
         return f"a batch holds a {type(others[0]).__name__}, which is no tensor"
     if any(leaf.layout != torch.strided for leaf in leaves):

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from landscape.data.batch_form import check_that_it_is_a_batch
 from landscape.data.batches import Batch, in_precision
 from landscape.data.counts import Count, Counting, Pair, counting_by, counting_of
+from landscape.data.lists_of_samples import with_lists_of_samples_whole
 from landscape.data.rounded_data import warn_of_rounded_data
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -98,7 +99,7 @@ class Task:
         if not self.was_looked_at:
             warn_of_rounded_data(batch, dtype)
             self.was_looked_at = True
-        batch = in_precision(batch, dtype)
+        batch = in_precision(with_lists_of_samples_whole(batch), dtype)
         return (batch, batch) if self.takes_whole_batches else (batch[0], batch[1])
 
     def counting(self, loss_fn: LossFunction) -> Counting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from landscape.data.batches import Batch, copied_to, rows_of, samples_in, tensors_in
 from landscape.data.class_labels import LabelBounds
-from landscape.data.complex_numbers import is_whole
 from landscape.data.counts import Counting, Pair
 from landscape.data.reading import Chunks
 from landscape.data.task import Forward, LossFunction
@@ -51,7 +50,6 @@ from landscape.guards.repeated_runs import (
 )
 from landscape.guards.telling_samples import FEWEST, MOST_SAMPLES, telling_rows, telling_samples
 from landscape.guards.unread_outputs import check_that_padded_places_are_unread, loss_reads_what_differs
-from landscape.model.own_derivatives import run_in_variables
 from landscape.model.penalty import Penalty
 from landscape.model.precision import full_float32
 from landscape.model.weights import ParameterLayout, outputs_at
@@ -94,72 +92,6 @@ class FirstLook:
 
     @full_float32()
     @torch.no_grad()
-    def with_own_derivatives(self, names: Sequence[str]) -> FirstLook:
-        """The look at a model that takes derivatives by itself, in a pass or in the loss; the same look at another one.
-
-        Torch must record such a pass. If it differentiates in the weights, they are variables in each pass.
-
-        Args:
-            names: of the weights that are trained.
-
-        Raises:
-            ValueError: the model cannot be run on a batch.
-        """
-        recorded = replace(self, differentiates=True)
-        ways = (self, recorded, replace(recorded, run=partial(run_in_variables, self.run, names)))
-        failures = []
-        # a model that draws is refused, but must not move the caller's random state
-        with borrowed_for_checks(self.theta.device):
-            for look in ways:
-                try:
-                    with (
-                        without_gradients(look.differentiates),
-                        torch.inference_mode(not look.differentiates),
-                    ):
-                        if look._can_run():
-                            return look
-                except torch.OutOfMemoryError:
-                    raise
-                except RuntimeError as error:
-                    failures.append(error)
-                except Exception as error:
-                    raise self._fails(error) from error
-        if len(failures) < 2:
-            # a loss that fails in each way is refused by its own check
-            return self
-        raise self._fails(failures[1]) from failures[1]
-
-    def _can_run(self) -> bool:
-        """Whether the loss of a few samples can be had. Raises what a forward pass raises."""
-        inputs, targets = self._few()
-        outputs = self._at_its_weights(inputs)
-        try:
-            self.loss_fn(outputs, targets)
-        except RuntimeError:
-            return False
-        except Exception:
-            # a loss that fails in another way takes no such outputs, of which its own check says more
-            return True
-        return True
-
-    def _fails(self, error: Exception) -> ValueError:
-        inputs = self.chunks.first(4)[0]
-        tensors = ", ".join(f"{tuple(each.shape)} {each.dtype}" for each in tensors_in(inputs)[:3])
-        if "does not require grad" in str(error) or "not have been used in the graph" in str(error):
-            return ValueError(
-                f"data: the model's own derivatives cannot be taken on some of the samples ({tensors}): {error}; take "
-                "derivatives in the weights by torch.func.grad, and those in inputs of inputs.requires_grad_()"
-            )
-        remedy = "say by forward= how the model is run on a batch, and let it take batches of any size"
-        if "dtype" in str(error) and isinstance(inputs, Tensor) and is_whole(inputs):
-            remedy = "give inputs.float(), for images of bytes normalized, such as inputs.float() / 255"
-        return ValueError(
-            f"data: the model cannot be run on {type(inputs).__name__} inputs of some of the samples ({tensors}): "
-            f"{error}; {remedy}"
-        )
-
-    @full_float32()
-    @torch.no_grad()
     def check_samples(self, are_tensors: bool, chunk_size: int) -> bool:
         """Checks the outputs and losses of a hundred samples; of a few if the loss is one of torch's, which is a mean.
 
@@ -194,14 +126,14 @@ class FirstLook:
 
         Other outputs are measured as those of any batch: the loss of the samples must be the mean of their losses.
         """
-        inputs, targets = self._few()
+        inputs, targets = self.few()
         samples = samples_in(inputs)
         if samples is None or not isinstance(targets, Tensor):
             return True
         # the first size may be the number of samples by chance, such as that of the members of an ensemble
         for count in sorted({samples, max(1, samples // 2)}, reverse=True):
             try:
-                outputs = self._at_its_weights(copied_to(rows_of(inputs, slice(0, count)), self.theta.device))
+                outputs = self.at_its_weights(copied_to(rows_of(inputs, slice(0, count)), self.theta.device))
             except Exception:
                 # some models take batches of one size only
                 return True
@@ -216,19 +148,19 @@ class FirstLook:
         if samples <= 2 * FEWEST:
             return
         later = rows_of(inputs, slice(samples // 2, samples))
-        whole, half = (self._at_its_weights(copied_to(part, self.theta.device)) for part in (inputs, later))
+        whole, half = (self.at_its_weights(copied_to(part, self.theta.device)) for part in (inputs, later))
         if not (is_dense(whole) and is_dense(half) and whole.ndim and len(whole) == samples):
             return
         if not agree_but_for_rounding(half.detach(), whole.detach()[samples // 2 :]):
             raise ValueError(MIXING)
 
     def _check_draws(self) -> None:
-        pair, device = self._few(), self.theta.device
+        pair, device = self.few(), self.theta.device
         owners = [*(module for module, _ in self.state.attributes), self.run]
 
         # a pass may change its inputs
         def outputs() -> Any:
-            return self._at_its_weights(copied_to(pair[0], device))
+            return self.at_its_weights(copied_to(pair[0], device))
 
         if _changes_by_draws(outputs, lambda: self.precisely.outputs(pair), device, owners):
             raise ValueError(RANDOM)
@@ -245,9 +177,9 @@ class FirstLook:
         return 0.0 if self.state.changed() else share_between_runs(lambda: self.precisely.outputs(pair))
 
     def _check_outputs(self, has_rows: bool) -> None:
-        inputs, targets = self._few()
+        inputs, targets = self.few()
         # a pass may change its inputs, as a model does that fills a cache
-        outputs, again = (self._at_its_weights(copied_to(inputs, self.theta.device)) for _ in range(2))
+        outputs, again = (self.at_its_weights(copied_to(inputs, self.theta.device)) for _ in range(2))
         pairs = zip(tree_leaves(outputs), tree_leaves(again), strict=False)
         # a number alone is the loss, of which its own check says more
         dense = [pair for pair in pairs if all(map(is_dense, pair)) and pair[0].ndim]
@@ -258,7 +190,7 @@ class FirstLook:
             self.labels.check(outputs)
         # a loss that fails is refused with what it was given
         self._check_draws_of_loss(outputs, targets)
-        warn_of_outputs(self.loss_fn, outputs, targets)
+        warn_of_outputs(self.loss_fn, outputs, targets, self.at_its_weights)
 
     def _check_rows(self, chunk_size: int) -> None:
         device, dtype = self.theta.device, self.theta.dtype
@@ -271,7 +203,7 @@ class FirstLook:
         def outputs_of(rows: Tensor) -> Any:
             # some models cannot take a single sample
             pieces = rows.tensor_split(math.ceil(len(rows) / max(chunk_size, FEWEST)))
-            parts = [self._at_its_weights(copied_to(rows_of(inputs, piece), device)) for piece in pieces]
+            parts = [self.at_its_weights(copied_to(rows_of(inputs, piece), device)) for piece in pieces]
             can_be_joined = all(isinstance(part, Tensor) and part.ndim for part in parts)
             return torch.cat(parts) if len(parts) > 1 and can_be_joined else parts[0]
 
@@ -309,7 +241,7 @@ class FirstLook:
 
         def outputs(theta: Tensor) -> Any:
             with without_gradients(self.differentiates):
-                return self.forward(theta, self._few()[0])
+                return self.forward(theta, self.few()[0])
 
         with borrowed_for_checks(self.theta.device):
             check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, self.state)
@@ -320,7 +252,7 @@ class FirstLook:
 
         def of_model(model: nn.Module) -> Any:
             with without_gradients(self.differentiates):
-                return self.run(model, self._few()[0])
+                return self.run(model, self.few()[0])
 
         with borrowed_for_checks(self.theta.device):
             check_that_copy_follows_its_weights(
@@ -329,7 +261,7 @@ class FirstLook:
         return writes
 
     def _check_dependence(self, original: nn.Module, penalty: Penalty | None, plain: Any) -> None:
-        targets = self._few()[1]
+        targets = self.few()[1]
         with torch.inference_mode(False), torch.enable_grad():
             outputs = self._recorded(plain)
             check_that_no_parameter_enters(outputs, original, OUTPUTS_OF_THE_CALLER, copied=self.model)
@@ -349,12 +281,12 @@ class FirstLook:
         """The outputs of a pass that torch records for derivatives. They must be those of a pass without, `plain`."""
         try:
             with self._own_weights_noticed():
-                recorded = self.forward(self.theta.clone().requires_grad_(), self._few()[0])
+                recorded = self.forward(self.theta.clone().requires_grad_(), self.few()[0])
         except RuntimeError:
             # a forward that writes to its weights cannot be recorded
-            return self._at_its_weights(self._few()[0])
+            return self.at_its_weights(self.few()[0])
         detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, recorded)
-        if loss_reads_what_differs(detached, plain, partial(self._loss_without_gradients, self._few()[1])):
+        if loss_reads_what_differs(detached, plain, partial(self._loss_without_gradients, self.few()[1])):
             raise ValueError(
                 "model: its outputs differ between a pass that torch records for derivatives and one that it does not, "
                 "so that losses and their derivatives would be of two functions; let forward not depend on "
@@ -374,7 +306,7 @@ class FirstLook:
         loss = partial(self._loss_without_gradients, targets)
         # a pass may change its inputs
         check_that_padded_places_are_unread(
-            original, self.model, lambda: self._at_its_weights(copied_to(inputs, self.theta.device)), loss
+            original, self.model, lambda: self.at_its_weights(copied_to(inputs, self.theta.device)), loss
         )
 
     @contextmanager
@@ -392,17 +324,19 @@ class FirstLook:
 
     def _found(self, pair: Pair) -> Found:
         inputs, targets = copied_to(pair[0], self.theta.device), copied_to(pair[1], self.theta.device)
-        outputs = self._at_its_weights(inputs)
+        outputs = self.at_its_weights(inputs)
         return Found.of(self._loss(outputs, targets), outputs, None, None)
 
     @property
     def _loss(self) -> LossFunction:
         return partial(checked_loss, self.loss_fn)
 
-    def _at_its_weights(self, inputs: Batch) -> Any:
+    def at_its_weights(self, inputs: Batch) -> Any:
+        """The outputs with the model's own weights."""
         return self.forward(self.theta.clone(), inputs)
 
-    def _few(self) -> Pair:
+    def few(self) -> Pair:
+        """Inputs and targets of at most four samples."""
         inputs, targets = self.chunks.first(4)
         return copied_to(inputs, self.theta.device), copied_to(targets, self.theta.device)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from landscape.data.class_scores import are_class_scores
 from landscape.data.complex_numbers import is_whole
 from landscape.data.counts import FUNCTIONS
 from landscape.data.task import LossFunction
+from landscape.guards.agreement import agree_but_for_rounding
 
 cross_entropy, nll_loss = nn.functional.cross_entropy, nn.functional.nll_loss
 
@@ -27,13 +28,19 @@ SAME = 1e-3
 """Relative difference of two losses that are the same function; two different ones of one model differ by more."""
 
 
-def warn_of_outputs(loss_fn: LossFunction, outputs: Any, targets: Batch) -> None:
+def warn_of_outputs(
+    loss_fn: LossFunction,
+    outputs: Any,
+    targets: Batch,
+    outputs_of: Callable[[Batch], Any] | None = None,
+) -> None:
     """Warns if outputs are of another kind than the loss takes. A function is known by its value.
 
     Args:
         loss_fn: (outputs, targets) -> mean loss.
         outputs: of some samples.
         targets: of the same samples.
+        outputs_of: whole batch -> outputs, where the loss gets whole batches.
 
     Warns:
         UserWarning: cross-entropy gets probabilities, the log-likelihood gets no logarithms of probabilities, or a
@@ -42,7 +49,7 @@ def warn_of_outputs(loss_fn: LossFunction, outputs: Any, targets: Batch) -> None
     if are_class_scores(outputs, targets) and len(outputs):
         _warn_of_scores(loss_fn, outputs, targets)
     if isinstance(targets, Mapping) and isinstance(outputs, Tensor):
-        _warn_of_unshifted_words(loss_fn, outputs, targets)
+        _warn_of_unshifted_words(loss_fn, outputs, targets, outputs_of)
 
 
 def _warn_of_scores(loss_fn: LossFunction, outputs: Tensor, targets: Tensor) -> None:
@@ -80,8 +87,14 @@ def _is(
     return _is_near(loss_fn(outputs, targets), function(outputs, targets))
 
 
-def _warn_of_unshifted_words(loss_fn: LossFunction, logits: Tensor, batch: Mapping[str, Any]) -> None:
-    words, labels = batch.get("input_ids"), batch.get("labels")
+def _warn_of_unshifted_words(
+    loss_fn: LossFunction,
+    logits: Tensor,
+    batch: Mapping[str, Any],
+    outputs_of: Callable[[Batch], Any] | None,
+) -> None:
+    # a decoder with words of its own names these
+    words, labels = batch.get("decoder_input_ids", batch.get("input_ids")), batch.get("labels")
     if not isinstance(words, Tensor) or not isinstance(labels, Tensor) or words.shape != labels.shape:
         return
     if labels.ndim != 2 or logits.ndim != 3 or logits.shape[:2] != labels.shape or not is_whole(labels):
@@ -93,13 +106,28 @@ def _warn_of_unshifted_words(loss_fn: LossFunction, logits: Tensor, batch: Mappi
     own = cross_entropy(logits.flatten(0, 1), labels.flatten())
     following = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     found = loss_fn(logits, batch)
-    if _is_near(found, own) and not _is_near(found, following):
+    if not _is_near(found, own) or _is_near(found, following):
+        return
+    if not (outputs_of and _depends_on_labels(outputs_of, logits, batch)):
         warnings.warn(
             "labels: are the input_ids, and the loss compares each word with the scores at its own place, so that the "
             f"model is measured at naming the word that it was given ({own:.4g}), not the next one ({following:.4g}); "
             "for a causal language model give next_token_loss and **tasks.causal_language_model()",
             stacklevel=4,
         )
+
+
+def _depends_on_labels(outputs_of: Callable[[Batch], Any], logits: Tensor, batch: Mapping[str, Any]) -> bool:
+    """Whether the model reads the labels, as an encoder-decoder does, which gets each one place later."""
+    labels = batch["labels"]
+    # other words, of those there are
+    others = torch.where(labels >= 0, labels.amax() - labels, labels)
+    try:
+        found = outputs_of({**batch, "labels": others})
+    except Exception:
+        # a batch that takes no other labels
+        return False
+    return not (isinstance(found, Tensor) and agree_but_for_rounding(found, logits))
 
 
 def _is_near(one: Tensor, other: Tensor) -> bool:

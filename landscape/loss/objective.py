@@ -27,6 +27,7 @@ from landscape.guards.kept_state import KeptState
 from landscape.guards.mixed_samples import Precisely
 from landscape.guards.model_and_loss import NO_DERIVATIVES, check_model_and_loss, check_variables
 from landscape.guards.no_numbers import names_what_is_no_number
+from landscape.guards.own_derivatives import with_own_derivatives
 from landscape.guards.ranks_of_model import check_that_ranks_fit, ranks_that_measure, seen_by_all
 from landscape.guards.settings import Linearize, check_settings
 from landscape.loss.gradients import Gradients
@@ -151,7 +152,7 @@ class Objective:
         seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels, Precisely(self.in_float64)
         look = FirstLook(*measured, *seen, state, self.run)
         with self.ranks.together():
-            look = look.with_own_derivatives(trainable)
+            look = with_own_derivatives(look, trainable)
             self.run, self.differentiates = look.run, look.differentiates
             self.forward = partial(outputs_at, self.model, self.layout, self.run)
             self.has_rows = look.check_samples(self.is_supervised, chunk_size)

@@ -259,3 +259,66 @@ def test_a_long_first_pass_over_data_without_a_length_says_how_far_it_is(monkeyp
         UserWarning, match="^data: 1 batches were read .* if it never ends, give data that end"
     ):
         Objective(network(), nn.CrossEntropyLoss(), Forever(batches_of(4), 1))
+
+
+class Detector(nn.Module):
+    """Scores of the boxes of each image, which lie in a list of dicts."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, pixels, labels):
+        images = pixels.mean(1).repeat_interleave(torch.tensor([len(each["box"]) for each in labels]), 0)
+        scores = self.head(torch.cat([images, *[torch.cat([each["box"] for each in labels])]], 1))
+        return nn.functional.cross_entropy(scores, torch.cat([each["kind"] for each in labels]))
+
+
+def images_with(boxes):
+    """Batches of one image, each with a list of one dict."""
+    draws = torch.Generator().manual_seed(0)
+    return [
+        {
+            "pixels": torch.randn(1, 4, 2, generator=draws, dtype=torch.float64),
+            "labels": [
+                {
+                    "box": torch.rand(count, 4, generator=draws, dtype=torch.float64),
+                    "kind": torch.randint(0, 3, (count,), generator=draws),
+                }
+            ],
+        }
+        for count in boxes
+    ]
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+@pytest.mark.parametrize("boxes", [(1, 1, 1), (1, 2, 1), (3, 2, 4)])
+def test_images_with_any_number_of_boxes_are_batches_that_are_not_cut(boxes, keep):
+    model, batches = Detector().to(torch.float64), images_with(boxes)
+    objective = Objective(
+        model, lambda loss, _: loss, batches, count=lambda batch: len(batch["labels"]), keep=keep
+    )
+    assert objective.n_samples == 3
+    assert_right(objective, model, loss=lambda model: sum(model(**batch) for batch in batches) / 3)
+    with pytest.raises(
+        ValueError, match="^count: a batch holds a (list of dicts|tensor|.* first size)|do not share"
+    ):
+        Objective(model, lambda loss, _: loss, batches, keep=keep)
+
+
+def test_dicts_in_lists_of_another_length_are_cut():
+    model, (inputs, targets) = Named(), samples(7)
+    views = {"views": [{"x": inputs}, {"x": -inputs}], "y": targets}
+
+    def loss(outputs, batch):
+        return nn.functional.cross_entropy(outputs, batch["y"])
+
+    objective = Objective(
+        model, loss, views, forward=lambda model, batch: model(batch["views"][0]["x"]), chunk_size=3
+    )
+    assert objective.n_samples == 7
+    # the last chunk is one sample
+    assert objective.value() == pytest.approx(
+        nn.functional.cross_entropy(model(inputs), targets).item(), rel=1e-5
+    )

@@ -99,6 +99,33 @@ def test_a_language_model_that_is_asked_for_its_own_words_is_measured_with_a_war
         Objective(Words(), label_loss, text(ignored), **tasks.hugging_face())
 
 
+class Copies(Words):
+    """An encoder-decoder that makes the decoder's words of the labels, each one place later."""
+
+    def forward(self, input_ids, labels=None, decoder_input_ids=None):
+        given = labels.clamp_min(0).roll(1, 1) if decoder_input_ids is None else decoder_input_ids
+        hidden = self.words(given).cumsum(1) + self.words(input_ids).mean(1, keepdim=True)
+        return {"logits": self.head(torch.tanh(hidden))}
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("makes", [False, True])
+def test_a_decoder_that_gets_each_word_one_place_later_may_copy_its_input(ignored, makes):
+    batch = text(ignored)
+    if not makes:
+        batch["decoder_input_ids"] = batch["input_ids"].roll(1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Objective(Copies(), label_loss, batch, **tasks.hugging_face(sequence_to_sequence=makes))
+
+
+def test_a_decoder_that_gets_each_word_at_its_own_place_is_measured_with_a_warning():
+    batch = text()
+    batch["decoder_input_ids"] = batch["labels"].clone()
+    with pytest.warns(UserWarning, match=r"^labels: are the input_ids"):
+        Objective(Copies(), label_loss, batch, **tasks.hugging_face())
+
+
 def test_labels_of_words_that_are_other_words_raise_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -210,12 +210,14 @@ def test_arguments_of_another_type_are_named(field, value):
 @pytest.mark.parametrize(
     "form", [lambda z: (z, z), lambda z: {"logits": z}, lambda z: z.flatten(), torch.sum]
 )
-def test_outputs_that_are_no_rows_are_the_models_to_mend(form):
+def test_outputs_that_are_no_rows_are_the_models_to_mend_where_the_loss_does_not_take_them(form):
     class Formed(nn.Linear):
         def forward(self, x):
             return form(super().forward(x))
 
-    with pytest.raises(ValueError, match="^model: must return a"):
+    with pytest.raises(
+        ValueError, match="^loss_fn: fails on .*the model returns (a tuple|a dict|no row of outputs)"
+    ):
         Objective(Formed(3, 2), cross_entropy, (torch.randn(6, 3), torch.tensor([0, 1] * 3)))
 
 
