@@ -20,6 +20,8 @@ LEVELS = 65
 """Shades of a surface, between its contour lines."""
 FINER = 4
 """Points of the drawn mesh between two measured ones."""
+SMALLEST = 1e-280
+"""Smaller losses are drawn as 0, because Matplotlib has no scale for them."""
 OUTLIERS = 25.0
 """A loss above this multiple of the 90th percentile is an outlier; the scale ends below it."""
 
@@ -34,6 +36,7 @@ def robust_range(losses: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
         raise ValueError("surfaces: there is none to draw")
     values = np.concatenate([loss.ravel() for loss in losses])
     values = values[np.isfinite(values)]
+    values = np.where(np.abs(values) < SMALLEST, 0.0, values)
     if not len(values):
         raise ValueError("surfaces: no point has a finite loss")
     low, high = float(values.min()), float(values.max())

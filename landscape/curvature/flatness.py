@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -73,6 +74,9 @@ def relative_flatness(
     part.memory.check_room(4, f"relative_flatness of {name!r}", in_float64=True)
     weights = part.theta.view(part.shapes[0]).flatten(1).double()
     units, inputs = weights.shape
+    if not bool(torch.isfinite(weights).all()):
+        nothing = (math.nan,) * 4
+        return RelativeFlatness(*nothing, name, False, 0, objective.n_samples)
     # with W = U S V^T, R = U S has only as many columns as W has rank
     left, sizes, _ = torch.linalg.svd(weights, full_matrices=False)
     kept = sizes > 1e-12 * sizes.max()

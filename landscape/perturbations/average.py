@@ -17,7 +17,9 @@ class AverageSharpness(Result):
     """The mean rise of the loss under Gaussian noise on the weights."""
 
     value: float = described("mean rise of the loss", unit=LOSS_UNIT)
-    standard_error: float = described("of the value, from the spread of the draws", unit=LOSS_UNIT)
+    standard_error: float = described(
+        "of the value, from the spread of the draws and the rounding of the losses", unit=LOSS_UNIT
+    )
     sigma: float = described("standard deviation of the noise")
     adaptive: str = described("what the noise is relative to")
     center_loss: float = described("mean loss of the model itself", unit=LOSS_UNIT)

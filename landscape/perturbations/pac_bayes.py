@@ -31,7 +31,7 @@ class NoiseTolerance(Result):
 
     sigma: float = described("standard deviation of the noise, the geometric middle of the interval")
     low: float = described(
-        "lower end of the 95% interval of sigma, from the spread of the draws; 0 if none was found"
+        "lower end of the 95% interval of sigma, from the spread of the draws and rounding; 0 if none was found"
     )
     high: float = described("upper end of the interval; infinite if none was found")
     increase: float = described("rise of the loss", unit=LOSS_UNIT)
@@ -128,7 +128,9 @@ def tolerated(
     quantile = student(WIDER_QUANTILE, max_pairs)
 
     def excess(sigma: float, pairs: int, side: float) -> float:
-        return _excess(rises.at(sigma, pairs)[:, column], increase, side * quantile)
+        return _excess(
+            rises.at(sigma, pairs)[:, column], increase, side * quantile, float(rises.rounding[column])
+        )
 
     low, high = _crossing(lambda sigma: excess(sigma, min(FEW_PAIRS, max_pairs), 0), start, 0.2)
     if low == 0 or high == math.inf:
@@ -140,12 +142,13 @@ def tolerated(
     return low, high
 
 
-def _excess(found: FloatArray, increase: float, errors: float) -> float:
+def _excess(found: FloatArray, increase: float, errors: float, rounding: float) -> float:
     """The logarithm of (mean rise / `increase`), moved by `errors` standard errors and cut off at one step's size."""
     most = 2 * math.log(FARTHEST)
     if not np.isfinite(found).all():
         return most
-    mean, margin = found.mean(), errors * found.std(ddof=1) / math.sqrt(len(found))
+    mean = found.mean()
+    margin = errors * math.hypot(found.std(ddof=1) / math.sqrt(len(found)), rounding)
     # a mean of at most 0 has no logarithm; its plain interval lies below `increase` if its upper end does
     if mean <= 0:
         return -most if mean + margin < increase else most

@@ -21,13 +21,15 @@ from torch import Tensor
 from landscape.results.fields import LOSS_UNIT
 from landscape.results.files import is_open_for_writing, one_writer_at_a_time, replaced
 from landscape.results.registry import RESULT_CLASSES
-from landscape.results.trust import FAULTS, UntrustedError, check_path, check_trusted
+from landscape.results.trust import FAULTS, MOST_INFLATED, UntrustedError, check_path, check_trusted
 
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
 MOST_NAMED = 50
 """Most results that an error lists."""
 INDEX_OF_CHUNKS = 2048
 """Bytes of the tree that HDF5 keeps for the chunks of a compressed dataset. Smaller datasets are not compressed."""
+SMALL = 1 << 20
+"""Smaller datasets are compressed whatever they hold."""
 
 # A run's file has a hundred small datasets, each with two or three attributes. h5py's own ways of making them look
 # for one to replace and work out the types each time: most of the time of a short run went there.
@@ -72,6 +74,16 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
         return
     if name in file and "type" not in file[name].attrs:
         raise ValueError(f"name: {name!r} holds no result that could be replaced; choose another name")
+    described = dataclasses.fields(RESULT_CLASSES[type(result).__name__])
+    fields = {word for field in described for word in (field.name, *field.metadata["dims"])}
+    inner = (
+        [] if name not in file else [key for key, each in file[name].items() if isinstance(each, h5py.Group)]
+    )
+    if taken := sorted(fields.intersection(inner)):
+        raise ValueError(
+            f"name: {name!r} holds the result {taken[0]!r}, which has the name of a field or dimension of "
+            f"{type(result).__name__}; save under another name"
+        )
     # the group gets its name when it is whole, and only then replaces an earlier one
     group = file.create_group(None)
     group.attrs["type"] = type(result).__name__
@@ -87,9 +99,8 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
             about["unit"] = _loss_unit(result)
         write(group, field.name, array, **about, tensor=isinstance(value, Tensor))
     if name in file:
-        for inner, item in file[name].items():
-            if isinstance(item, h5py.Group):
-                group[inner] = item
+        for key in inner:
+            group[key] = file[name][key]
         del file[name]
     file[name] = group
 
@@ -289,7 +300,13 @@ def _new_dataset(group: h5py.Group, name: str, array: np.ndarray) -> h5d.Dataset
     if array.dtype.kind == "U":
         return group.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype()).id
     if array.nbytes > INDEX_OF_CHUNKS:
-        return group.create_dataset(name, data=array, compression="gzip", shuffle=True).id
+        compressed = group.create_dataset(name, data=array, compression="gzip", shuffle=True).id
+        # chunks are counted once they are in the file
+        compressed.flush()
+        if array.nbytes < SMALL or array.nbytes <= MOST_INFLATED * compressed.get_storage_size():
+            return compressed
+        # such as zeros: `load` takes what claims far more than the file holds for an attack
+        del compressed, group[name]
     stored_type, space = h5t.py_create(array.dtype, logical=True), h5s.create_simple(array.shape)
     dataset = h5d.create(group.id, name.encode(), stored_type, space if array.ndim else SCALAR, PLAIN)
     dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(array).reshape(array.shape))

@@ -99,7 +99,8 @@ class SampleCurvature(DrawnResult):
         """Means over groups of samples, each with its numerical and its sampling error.
 
         Args:
-            groups: (samples,), a number or a name for each sample, such as whether its label is wrong.
+            groups: (samples,), a number or a name for each sample, such as whether its label is wrong. The samples of
+                NaN are the group `nan`.
 
         Raises:
             ValueError: the numbers of groups and of samples differ.
@@ -107,8 +108,13 @@ class SampleCurvature(DrawnResult):
         names = np.asarray(groups)
         if names.shape != (self.samples,):
             raise ValueError(f"groups: must be ({self.samples},), one a sample, got {names.shape}")
-        known = np.unique(names)
-        means = [[self._mean(name, names == group) for name in ("loss", *self.measures)] for group in known]
+        # NaN is equal to no number, but its samples are a group too
+        known, places = np.unique(names, return_inverse=True)
+        places = places.reshape(names.shape)
+        means = [
+            [self._mean(name, places == place) for name in ("loss", *self.measures)]
+            for place in range(len(known))
+        ]
         table = np.array(means, dtype=np.float64).reshape(len(known), -1, 4)
         return GroupCurvature(
             group=known.astype(str),
@@ -117,7 +123,7 @@ class SampleCurvature(DrawnResult):
             probe_error=table[..., 1],
             sampling_error=table[..., 2],
             counted=table[..., 3].astype(np.int64),
-            size=np.array([(names == group).sum() for group in known], dtype=np.int64),
+            size=np.bincount(places, minlength=len(known)).astype(np.int64),
         )
 
     def _mean(self, name: str, members: NDArray[np.bool_]) -> tuple[float, float, float, int]:

@@ -58,10 +58,11 @@ def enough_samples(
     """Measures on as few random samples as make the sampling error of each value at most `rtol` of it.
 
     The measure is taken on `first` samples. While a sampling error, the root of standard error and bias squared and
-    summed, exceeds `rtol` of its value, the measure is taken again on at least twice as many samples, which hold the
-    former ones: as many as the last error asks for. On all samples there is no sampling error. All tries together cost
-    at most three times the last one. The estimated error decides when to stop, so that its interval may hold less often
-    than it says (docs/curvature.md). A measure that is much more accurate than `rtol` costs more and gains nothing.
+    summed, exceeds `rtol` of its value, or is not known because eigenvalues meet, the measure is taken again on at
+    least twice as many samples, which hold the former ones: as many as the last error asks for. On all samples there is
+    no sampling error. All tries together cost at most three times the last one. The estimated error decides when to
+    stop, so that its interval may hold less often than it says (docs/curvature.md). A measure that is much more
+    accurate than `rtol` costs more and gains nothing.
 
     Args:
         objective: of all samples.
@@ -99,6 +100,8 @@ def enough_samples(
         error = sampling_error(part, measured, groups=groups, population=total, seed=seed)
         tried.append(part.n_samples)
         allowed = rtol * np.abs(error.values)
-        if part.n_samples == total or np.all(np.hypot(error.standard_errors, error.biases) <= allowed):
+        is_known = np.isfinite(error.low) & np.isfinite(error.high)
+        within = np.hypot(error.standard_errors, error.biases) <= allowed
+        if part.n_samples == total or np.all(within & is_known):
             return EnoughSamples(measured, error, part, tuple(tried))
         wanted = int(min(total, max(2 * tried[-1], error.samples_for(rtol).max())))

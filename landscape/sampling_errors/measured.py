@@ -39,7 +39,7 @@ def sampling_error(
     the distance of this exact number from the number of all samples of the source. The sampling error needs samples
     that are a random draw for the weights: test samples, or training samples that were drawn at random.
 
-    The samples are cut into random groups, and the error is the spread over the groups. Cost: one product an
+    The samples are cut into random groups, and the error is the spread over the groups. Cost: 2 to 5 products an
     eigenvalue, 16 products for a trace, 2 evaluations and 2 gradients for a sharpness, 1 evaluation for a loss.
 
     Args:
@@ -48,7 +48,7 @@ def sampling_error(
         groups: about this number of groups. The relative error of the standard error is about 1 / sqrt(2 groups).
         population: size of the finite set, such as all training samples, from which the samples were drawn without
             replacement. If not given, the source is unbounded.
-        seed: seed of the groups, and of the probes of a trace.
+        seed: seed of the groups, of the probes of a trace, and of the sums by which other eigenvalues are located.
         progress: called with the measured groups, and with all that will be measured. True writes a line on the
             terminal.
 
@@ -71,7 +71,7 @@ def sampling_error(
 
 def _error(units: Units, measured: Measured, seed: int) -> SamplingError:
     if isinstance(measured, TopEigenvalues):
-        return eigenvalue_errors(units, measured)
+        return eigenvalue_errors(units, measured, seed)
     if isinstance(measured, TraceEstimate):
         return trace_error(units, measured, seed)
     if isinstance(measured, Sharpness):

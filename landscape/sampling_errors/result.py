@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,11 +23,14 @@ class SamplingError(DrawnResult):
     values: FloatArray = described("as measured", dims=("quantity",))
     standard_errors: FloatArray = described("of the values, over draws of the samples", dims=("quantity",))
     biases: FloatArray = described(
-        "by how much the mean over draws exceeds the quantity of all samples of the source",
+        "by how much the mean over draws exceeds the quantity of all samples of the source; at least by so much where "
+        "an interval is infinite",
         dims=("quantity",),
     )
     low: FloatArray = described(
-        "lower ends of 95% intervals, the biases taken off, numerical errors included", dims=("quantity",)
+        "lower ends of 95% intervals, the biases taken off, numerical errors included; infinite for an eigenvalue that "
+        "meets others on some draws",
+        dims=("quantity",),
     )
     high: FloatArray = described(
         "upper ends of 95% intervals, the biases taken off, numerical errors included", dims=("quantity",)
@@ -62,6 +67,7 @@ def error_of(
     *,
     biases: Tensor | None = None,
     numerical: Tensor | None = None,
+    open_ends: Tensor | None = None,
     products: int = 0,
 ) -> SamplingError:
     """The sampling error of values (k,) with Student's intervals.
@@ -73,19 +79,23 @@ def error_of(
         variances: of the values, over draws of the samples.
         biases: of the values; 0 if not given.
         numerical: standard errors of the values as numbers of these samples; 0 if not given.
+        open_ends: (2, k), whether the lower and the upper end of each interval is infinite; none if not given.
         products: products that were spent.
     """
     biases = 0 * values if biases is None else biases
     spread = variances if numerical is None else variances + numerical.square()
     margins = student(QUANTILE, units.count) * spread.sqrt()
     centers = values - biases
+    low, high = centers - margins, centers + margins
+    if open_ends is not None:
+        low, high = low.masked_fill(open_ends[0], -math.inf), high.masked_fill(open_ends[1], math.inf)
     return SamplingError(
         quantity=np.array(quantity),
         values=values.numpy(),
         standard_errors=variances.sqrt().numpy(),
         biases=biases.numpy(),
-        low=(centers - margins).numpy(),
-        high=(centers + margins).numpy(),
+        low=low.numpy(),
+        high=high.numpy(),
         units=units.count,
         samples=units.objective.n_samples,
         drawn=units.drawn,
