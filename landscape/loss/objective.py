@@ -84,18 +84,16 @@ class Objective:
     Attributes:
         theta: (n,), the chosen parameters as one vector in `named_parameters` order; under FSDP2 this rank's part.
         n_parameters: length of theta, on all ranks together. layout: names and shapes of the chosen parameters.
-        ranks: the processes that measure together. penalty: the regularizer, as a function of theta.
+        ranks: the processes that measure together. penalty: the regularizer of theta. memory: what products share.
         forward: (theta, inputs) -> the model's outputs; holds no reference to the Objective.
         chunks: the data, cut as they are read. weight: divisor of the weighted sum of the chunks' losses.
-        run: (model, inputs) -> outputs, with the model's own weights. counting: the weights of batches. memory: results
-            that further products at the same weights use.
+        run: (model, inputs) -> outputs, with the model's own weights. counting: the weights of batches.
         n_samples: samples of all ranks; a batch that cannot be cut is one. is_shuffled: whether their order is drawn.
         differentiates: whether a forward pass or the loss takes derivatives by itself, as that of a PINN does.
-        has_rows: False if the targets are a tensor, and the outputs none with a row for each sample. writes_weights:
-            whether a pass writes to its weights, so that there are losses and no derivatives.
+        has_rows: False if the targets are a tensor, and the outputs none with a row for each sample.
+        writes_weights: whether a pass writes to its weights, so that there are losses and no derivatives.
         has_right_gradient, verified: whether the gradient was compared with differences of losses, and which matrices.
-        gradients, products: how many were computed so far. exclusive: a lock for the time in which `model` holds other
-            weights. Threads with one Objective wait for it.
+        gradients, products: how many were computed so far. exclusive: a lock while `model` holds other weights.
 
     Raises:
         ValueError: no data, sizes that do not match, no parameter, complex weights, a loss that is not the counted mean
@@ -134,9 +132,8 @@ class Objective:
         self.chunk_size, self.memory_budget = chunk_size, memory_budget
         self.linearize, self.compile_mode, self.regularizer = linearize, compile_mode, regularizer
         self.ranks = ranks_that_measure(model, process_group, regularizer, linearize)
-        self.process_group = self.ranks.group
+        self.process_group, self.verified = self.ranks.group, frozenset[type]()
         self.writes_weights, self.has_right_gradient, self.has_rows = False, False, True
-        self.verified: frozenset[type] = frozenset()
         self.task = Task(forward or by_inputs, count, takes_whole_batches=forward is not None)
         self.run: Forward = self.task.forward
         self._choose(trainable, parameters)

@@ -398,12 +398,3 @@ def test_an_inner_result_with_the_name_of_a_field_or_dimension_is_named(tmp_path
         save(file, "a", sharpness(objective, restarts=0))
     np.testing.assert_array_equal(load(file, f"a/{inner}").loss, profile.loss)
     np.testing.assert_array_equal(load(file, "a").loss, profile.loss)
-
-
-def test_the_flatness_of_a_layer_with_a_number_that_is_none_is_none(objective):
-    model, inputs, targets = build("mlp")
-    with torch.no_grad():
-        model[-1].weight[0, 0] = float("nan")
-    found = relative_flatness(Objective(model, nn.CrossEntropyLoss(), (inputs, targets)))
-    assert np.isnan([found.value, found.standard_error, found.low, found.high]).all()
-    assert not found.converged
