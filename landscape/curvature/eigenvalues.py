@@ -177,8 +177,11 @@ def top_eigenvalues(
         objective: gives the matrix.
         k: number of eigenvalues, from 1 to the number of parameters.
         which: `"largest"`, `"smallest"` (algebraically) or `"magnitude"`.
-        tol: residual that is asked for, relative to the eigenvalue. The error of the value is of second order in the
-            residual: with a tol of 0.03 the error is about 0.001.
+        tol: residual that is asked for, relative to the eigenvalue. The value is nearer to an eigenvalue than the
+            residual: by its square over the gap to the next one. But a residual cannot tell to which. Where the random
+            start has little of the first eigenvector, a search with a loose tol (0.01 or more) ends at the second, and
+            says converged: the few products that it took did not yet show the first. A start of several vectors
+            (`block`) or a smaller tol makes this rare.
         max_products: most products that may be spent; 40 k + 60 if not given.
         block: number of vectors that are multiplied at a time, k if not given. All copies of an eigenvalue that is
             repeated up to `block` times are found. A block of 1 needs about half the products and finds one copy.

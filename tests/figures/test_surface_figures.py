@@ -193,3 +193,9 @@ def test_a_shaded_relief_takes_losses_of_zero_and_below(tmp_path):
     surface = plane()
     surface.loss[:] -= 2.0
     figures.shaded_relief([("MSE", "", surface)], loss_name="loss").savefig(tmp_path / "figure.png")
+
+
+@pytest.mark.parametrize("draw", [figures.contours, figures.relief], ids=["contours", "relief"])
+def test_losses_too_small_for_a_scale_are_drawn_as_zero(draw):
+    tiny = dataclasses.replace(plane(), loss=plane().loss * 1e-300)
+    draw([("tiny", tiny)], loss_name="loss", about="").canvas.draw()

@@ -281,3 +281,24 @@ def test_any_class_with_the_members_of_an_operator_is_one():
 
     pairs = top_eigenpairs(Diagonal(), 1, generator=torch.Generator().manual_seed(0))
     assert pairs.values[0] == pytest.approx(49, abs=0.01)
+
+
+def test_a_loose_tolerance_may_end_at_another_eigenvalue_and_a_block_or_a_smaller_one_does_not():
+    """What `top_eigenvalues` says of `tol`: a residual does not show an eigenvector that the start hardly has."""
+    matrix = torch.diag(torch.cat([torch.tensor([5.0, 4.0, 0.1]), torch.zeros(197)]).double())
+    missed = {}
+    for tol, block in ((0.03, None), (1e-3, None), (0.03, 3)):
+        found = [
+            top_eigenpairs(
+                SymmetricOperator.of_matrix(matrix),
+                1,
+                tol=tol,
+                block=block,
+                generator=torch.Generator().manual_seed(seed),
+            )
+            for seed in range(200)
+        ]
+        assert all(bool(each.converged[0]) for each in found)
+        missed[tol, block] = sum(abs(float(each.values[0]) - 5) > float(each.errors[0]) for each in found)
+    assert 0 < missed[0.03, None] <= 20
+    assert missed[1e-3, None] == missed[0.03, 3] == 0

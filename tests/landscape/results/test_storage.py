@@ -378,23 +378,3 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are(tmp_path):
     save(file, "train/plane", plane())
     with pytest.raises(KeyError, match="no 'plane' in .*; there is 'test/plane', 'train/plane'"):
         load(file, "plane")
-
-
-def test_zeros_that_compress_to_almost_nothing_are_read_again(tmp_path, objective):
-    """`load` took 640 MB of zeros in a file of 700 kB for an attack."""
-    vectors = torch.zeros(40_000_000, 2)
-    made = dataclasses.replace(filter_normalized_directions(objective, 2), vectors=vectors)
-    save(tmp_path / "zeros.h5", "directions", made)
-    assert torch.equal(load(tmp_path / "zeros.h5", "directions").vectors, vectors)
-
-
-@pytest.mark.parametrize("inner", ["starts", "parameter"])
-def test_an_inner_result_with_the_name_of_a_field_or_dimension_is_named(tmp_path, objective, inner):
-    file = tmp_path / "nested.h5"
-    profile = line(objective, filter_normalized_directions(objective, 1), steps=3)
-    save(file, "a", profile)
-    save(file, f"a/{inner}", profile)
-    with pytest.raises(ValueError, match=f"^name: 'a' holds the result '{inner}'"):
-        save(file, "a", sharpness(objective, restarts=0))
-    np.testing.assert_array_equal(load(file, f"a/{inner}").loss, profile.loss)
-    np.testing.assert_array_equal(load(file, "a").loss, profile.loss)

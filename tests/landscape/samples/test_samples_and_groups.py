@@ -210,3 +210,16 @@ def test_progress_is_told_in_samples():
     objective = Objective(model, nn.CrossEntropyLoss(), (inputs, targets), chunk_size=20)
     sample_curvature(objective, measures=["gradient_norm"], progress=lambda *step: told.append(step))
     assert told == [(20, 37), (37, 37)]
+
+
+def test_the_samples_whose_group_is_nan_are_a_group():
+    model, inputs, targets = build("mlp")
+    found = sample_curvature(
+        Objective(model, nn.CrossEntropyLoss(), (inputs, targets)), measures=["gradient_norm"]
+    )
+    of_sample = np.arange(37) % 2 * 1.0
+    of_sample[:5] = np.nan
+    groups = found.by(of_sample)
+    assert groups.group.tolist() == ["0.0", "1.0", "nan"]
+    assert groups.size.tolist() == [16, 16, 5]
+    assert groups.mean[2, 1] == pytest.approx(found.gradient_norm[:5].mean())
