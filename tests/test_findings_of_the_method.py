@@ -94,77 +94,59 @@ def test_what_is_said_of_the_mechanism_is_in_the_table():
     )
 
 
-def test_what_is_said_of_noise_and_flatness_over_nine_cells_is_in_the_table():
+def test_what_is_said_of_noise_and_flatness_over_six_series_is_in_the_table():
     table = table_named("static-cells-verdicts")
-    assert set(table.loc[table["claim"] == "L1", "claim_verdict"]) == {"inconclusive"}
-    against = table.set_index("effect")
-    grown = {
-        name: against.loc[f"{name} against noise rate, SGD > 0", "estimate"]
-        for name in (
-            *("top eigenvalue, observed labels", "sharpness, true labels"),
-            "uncertainty of the predictions, observed labels",
-            *(
-                "largest eigenvalue of J^T J, observed labels",
-                "trace of the Gauss-Newton matrix to uncertainty, observed labels",
-            ),
-            *(
-                "norm of the functional Hessian, observed labels",
-                "norm of the functional Hessian, true labels",
-            ),
-        )
-    }
-    assert against.loc["tr J^T J, observed labels against noise rate, SGD > 0", "verdict"] == "mixed"
-    plain = against.loc["sharpness, observed labels against noise rate, SGD > 0"]
-    sam, both = (
-        against.loc[f"sharpness, {name}: SAM less SGD {sign} 0"]
-        for name, sign in (("observed labels", "<"), ("ratio of true to observed labels", ">"))
-    )
-    by_sam = against.loc["sharpness, true labels: SAM less SGD < 0", "estimate"]
-    eigenvalue, sharpness, uncertainty, jacobian, relative, observed, true = grown.values()
-    assert_said(
-        {
-            "findings": (
-                f"the eigenvalue by {eigenvalue:.2f} decades per 100% wrong labels, sharpness with true labels by "
-                f"{sharpness:.2f}, with observed ones "
-                "{:.2f} [{:.2f}, {:.2f}]".format(*plain[["estimate", "low", "high"]]),
-                f"the uncertainty by {uncertainty:.2f} decades",
-                f"eigenvalue falls by {-jacobian:.2f}. The Gauss-Newton trace relative to the uncertainty falls by "
-                f"{-relative:.2f}",
-                f"by {observed:.2f} decades with observed and {true:.2f} with true labels",
-                "sharpness {:.2f} decades [{:.2f}, {:.2f}] with observed labels".format(
-                    *sam[["estimate", "low", "high"]]
-                ),
-                f"and {by_sam:.2f} with true ones",
-                "not told apart ({:.2f} [{:.2f}, {:+.2f}])".format(*both[["estimate", "low", "high"]]),
-            ),
-            "answer": (
-                f"the eigenvalue grows by {eigenvalue:.2f} decades per 100% and the uncertainty by "
-                f"{uncertainty:.2f}, while",
-            ),
-        }
-    )
-
-
-def test_what_is_said_of_the_nine_cells_trained_anew_is_in_the_table():
-    table = table_named("static-cells-anew-verdicts")
-    assert set(table.loc[table["claim"] == "L1", "claim_verdict"]) == {"contradicted in these cells"}
+    assert set(table["claim_verdict"]) == {"inconclusive"}
     effects = table.set_index("effect")
 
-    def said(effect):
-        return "{:.2f} [{:.2f}, {:.2f}]".format(*effects.loc[effect, ["estimate", "low", "high"]])
+    def of(name, digits=2):
+        row = effects.loc[name]
+        return "{:.{n}f} [{:.{n}f}, {:.{n}f}]".format(*row[["estimate", "low", "high"]], n=digits)
 
-    plain = "sharpness, observed labels against noise rate, SGD > 0"
-    assert effects.loc[plain, "verdict"] == "contradicted in these cells"
-    grown = ("top eigenvalue, observed labels", "uncertainty of the predictions, observed labels")
-    eigenvalue, uncertainty = (said(f"{name} against noise rate, SGD > 0") for name in grown)
-    sam = said("sharpness, observed labels: SAM less SGD < 0")
+    def growth(name):
+        return f"{name} against noise rate, SGD > 0"
+
+    uncertainty = growth("uncertainty of the predictions, observed labels")
+    jacobian = growth("largest eigenvalue of J^T J, observed labels")
+    relative = growth("trace of the Gauss-Newton matrix to uncertainty, observed labels")
+    observed, true, ratio = (
+        f"sharpness, {name}: SAM less SGD {sign} 0"
+        for name, sign in (
+            ("observed labels", "<"),
+            ("true labels", "<"),
+            ("ratio of true to observed labels", ">"),
+        )
+    )
+    accuracy = effects.loc["clean test accuracy, last epoch: SAM less SGD > 0"]
+    least = table.query("claim == 'L1' and role == 'prediction'")["p"].min()
+    signs = effects.loc[growth("tr J^T J, observed labels"), "verdict"]
+    assert (signs, effects.loc[ratio, "verdict"]) == ("mixed", "equivalent")
+    assert (
+        {effects.loc[name, "verdict"] for name in (observed, true)} == {accuracy["verdict"]} == {"supported"}
+    )
     assert_said(
         {
             "findings": (
-                f"the eigenvalue grows by {eigenvalue}, the uncertainty by {uncertainty}",
-                f"enough to be told apart, {said(plain)}",
-                f"lower by as much, {sam}",
-            )
+                f"by {of(growth('top eigenvalue, observed labels'))}".replace(
+                    " [", " decades per 100% wrong labels ["
+                ),
+                f"with true labels by {of(growth('sharpness, true labels'))}",
+                f"it changes by {of(growth('sharpness, observed labels'))}",
+                f"of the four predictions is {least:.3f}",
+                f"the uncertainty grows by {of(uncertainty)}".replace(" [", " decades ["),
+                f"eigenvalue falls by {-effects.loc[jacobian, 'estimate']:.2f}",
+                f"relative to the uncertainty falls by {-effects.loc[relative, 'estimate']:.2f}",
+                f"sharpness {of(observed)} with observed labels".replace(" [", " decades ["),
+                f"and {effects.loc[true, 'estimate']:.2f} with true ones",
+                f"ratio of the two is equivalent ({of(ratio)})",
+                "by {:.1f} points at the last epoch [{:.1f}, {:.1f}]".format(
+                    *100 * accuracy[["estimate", "low", "high"]]
+                ),
+            ),
+            "answer": (
+                f"by {effects.loc[growth('top eigenvalue, observed labels'), 'estimate']:.2f} decades per 100% and the "
+                f"uncertainty by {effects.loc[uncertainty, 'estimate']:.2f}, while",
+            ),
         }
     )
 
@@ -191,9 +173,9 @@ def test_what_is_said_of_the_settings_is_in_the_table():
     projected = (
         100 * effects.loc[whole.format(": NCSAM less NCSAM, not projected > 0"), ["estimate", "low", "high"]]
     )
-    best = "best flip ratio of NCSAM by clean test accuracy, last epoch, less the noise rate, at {}"
-    near = effects.loc[best.format("40% = 0, within the margin"), ["estimate", "low", "high"]]
-    below = effects.loc[best.format("60% < 0"), ["estimate", "low", "high"]]
+    best = "clean test accuracy, last epoch, NCSAM at {} the noise rate less best other one > 0"
+    near = 100 * effects.loc[best.format("40%: best flip ratio within 0.1 of"), ["estimate", "low", "high"]]
+    below = -100 * effects.loc[best.format("60%: best flip ratio below"), ["estimate", "high", "low"]]
     assert at_best["verdict"] == "equivalent in these cells"
     assert_said(
         {
@@ -207,10 +189,8 @@ def test_what_is_said_of_the_settings_is_in_the_table():
                 "last epoch is {:.1f} points better [{:.1f}, {:.1f}]".format(
                     *(-projected[["estimate", "high", "low"]])
                 ),
-                "it is {:.2f} below the noise rate at 40% [{:.2f}, {:.2f}]".format(
-                    *(-near[["estimate", "high", "low"]])
-                ),
-                "and {:.2f} below it at 60% [{:.2f}, {:.2f}]".format(*(-below[["estimate", "high", "low"]])),
+                "is {:.1f} points more accurate than the best other one [{:.1f}, {:.1f}]".format(*near),
+                "the rate {:.1f} points less than the best other one [{:.1f}, {:.1f}]".format(*below),
                 f"moves by at most {(ratios.max() - ratios.min()).max():.1f} points",
             )
         }
