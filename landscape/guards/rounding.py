@@ -26,6 +26,9 @@ COVERED = 1e-3
 In float32 networks with a loss above 1e-4 have 3e-4 at most. Where all labels are fitted, a loss of 1e-6 has 3e-2.
 """
 
+MOST_WEIGHTS = 5_000_000
+"""The gradients are compared of models of at most this many weights: five vectors more would be most of the memory."""
+
 T = TypeVar("T")
 
 # keyed by the measured copy, which the parts of an Objective share
@@ -46,7 +49,8 @@ def warn_of_rounded_gradient(few: InFloat64) -> None:
     Warns:
         UserWarning: names the difference.
     """
-    if few.theta.dtype in (*HALF, torch.float64) or was_warned(few.model):
+    is_large = few.theta.numel() > MOST_WEIGHTS
+    if is_large or few.theta.dtype in (*HALF, torch.float64) or was_warned(few.model):
         return
     try:
         if few.loses_precision:

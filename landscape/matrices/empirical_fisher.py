@@ -90,7 +90,10 @@ class EmpiricalFisher(MatrixOfObjective):
             # a rank that holds a part of each vector does not know the whole sum
             compares = not (self._was_compared or self.ranks.share_vectors)
             try:
-                return _by_two_derivatives(losses, weights, variable, block, compares=compares)
+                is_part = self.ranks.share_vectors
+                return _by_two_derivatives(
+                    losses, weights, variable, block, compares=compares, is_part=is_part
+                )
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError) or is_settled(error):
                     raise
@@ -143,7 +146,7 @@ def _check_the_range(product: Tensor, dtype: torch.dtype) -> None:
 
 
 def _by_two_derivatives(
-    losses: Tensor, weights: Tensor, variable: Tensor, block: Tensor, *, compares: bool
+    losses: Tensor, weights: Tensor, variable: Tensor, block: Tensor, *, compares: bool, is_part: bool
 ) -> Tensor:
     """J^T diag(weights) J times the block, with two derivatives a vector.
 
@@ -161,8 +164,9 @@ def _by_two_derivatives(
         # a backward pass that detaches loses the dependence on u without an error
         if whole is not None and not _is_sum(moved, whole, vector):
             raise RuntimeError("the derivative of a backward pass is wrong")
-        # squares of gradients may be smaller or larger than any number of the dtype
-        unit = power_of_two(moved)
+        # squares of gradients may be smaller or larger than any number of the dtype; a backward pass that sums over
+        # ranks needs one unit for all of them
+        unit = torch.ones_like(moved.detach().amax()) if is_part else power_of_two(moved)
         found = derivative((losses * (moved / unit)).sum(), variable, retain_graph=True)
         columns.append(found.double() * unit.double())
     return torch.stack(columns, 1)

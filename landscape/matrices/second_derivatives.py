@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.guards.in_float64 import InFloat64, few_and_more
+from landscape.guards.in_float64 import EPS, InFloat64, few_and_more
 from landscape.guards.repeated_runs import HALF
 from landscape.loss.objective import Objective
 from landscape.matrices.rounding import Known, warn_of_rounded_products
@@ -27,6 +27,9 @@ SURE = 1e-5
 
 SPREAD = 10
 """The differences over a step and over half a step give an error. The product may differ by this many errors."""
+
+ROUNDINGS = 10
+"""A gradient is off by at most so many roundings of its length."""
 
 LONG_STEP = 1e-4
 """Relative to the weights, for products: rounding and the error of the difference are then about 1e-9 of them."""
@@ -130,9 +133,8 @@ def _error(rule: Rule, few: InFloat64, seed: int) -> float | None:
     # for NaN too, which both may be; the error of the difference is needed only where the two differ
     if not distance > ALLOWED * length:
         return None
-    if distance > ALLOWED * length + SPREAD * few.length(compared.difference(STEP) - compared.short):
-        return distance / max(length, distance)
-    return None
+    beyond = few.length(compared.difference(STEP) - compared.short) + compared.rounding()
+    return distance / max(length, distance) if distance > ALLOWED * length + SPREAD * beyond else None
 
 
 class _Compared:
@@ -159,7 +161,12 @@ class _Compared:
             self.product = few.run(
                 self._point, lambda variable, outputs: rule.direct(variable, outputs, few.loss)(self._vector)
             )
+        self._gradient = few.length(slope)
         self.short = self.difference(STEP / 2)
+
+    def rounding(self) -> float:
+        """What the rounding of gradients leaves of their difference, where all predictions are sure."""
+        return ROUNDINGS * EPS * self._gradient / STEP
 
     @property
     def known(self) -> Known | None:

@@ -103,7 +103,7 @@ class State:
                 np.copyto(array, entries)
         for registry, name, tensor in self.registered:
             # a forward pass may have put another tensor in its place
-            if registry.get(name) is not tensor:
+            if name not in registry or registry[name] is not tensor:
                 registry[name] = tensor
         for tensor, place, numbers in self.copies:
             # through `.data`, so that no graph takes the tensor for changed
@@ -166,7 +166,7 @@ class State:
             if not np.array_equal(array, entries, equal_nan=array.dtype.kind in "fc"):
                 return "an array among the attributes"
         for registry, name, tensor in self.registered:
-            if not _is_same_value(registry.get(name), tensor):
+            if name not in registry or not _is_same_value(registry[name], tensor):
                 return f"the tensor {name!r}"
         for tensor, place, numbers in self.copies:
             if _place(tensor) != place or not _has_same_numbers(tensor, numbers):

@@ -120,16 +120,18 @@ def test_sparse_gradients_give_the_step_of_dense_ones(method):
         torch.testing.assert_close(found, right)
 
 
-def test_friendly_sam_is_told_that_layers_were_unfrozen():
-    model = network()
-    method = FriendlySAM(model, cross_entropy, rho=0.1)
+def test_friendly_sam_averages_each_parameter_from_its_first_step_on():
+    model, other = network(), network()
+    method, fresh = (FriendlySAM(each, cross_entropy, rho=0.1) for each in (model, other))
     model[0].requires_grad_(False)
     method.backward(*batch())
     model[0].requires_grad_(True)
-    with pytest.raises(
-        ValueError, match="model: other parameters require a gradient .* make a new FriendlySAM"
-    ):
-        method.backward(*batch())
+    model.zero_grad()
+    for each in (method, fresh):
+        each.backward(*batch())
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    # the average of what was frozen begins as that of a new method does
+    assert not torch.allclose(model[2].weight.grad, other[2].weight.grad)
 
 
 WEIGHTS = torch.tensor([1.0, 2.0, 5.0])

@@ -123,6 +123,7 @@ def test_a_purpose_and_a_seed_give_the_same_numbers_again(seed):
 
 OF_CHECKS = (
     *("model/penalty.py", "guards/in_float64.py", "guards/follows_weights.py"),
+    *("guards/unread_outputs.py", "curvature/eigenvalues.py"),
     *("matrices/products.py", "matrices/slopes.py", "matrices/rounding.py"),
 )
 """Constant seeds of checks, which take no seed from a caller."""

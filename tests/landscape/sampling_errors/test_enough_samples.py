@@ -16,9 +16,10 @@ RTOL, DRAWS = 0.15, 25
 
 @pytest.fixture(scope="module")
 def objective():
-    """A classifier of 4 inputs with wrong labels, on 4,000 samples."""
+    """A classifier of 4 inputs, one of them larger, so that an eigenvalue is apart; wrong labels, 4,000 samples."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(4000, 4, generator=generator, dtype=torch.float64)
+    inputs[:, 3] *= 2
     targets = (inputs[:, :3] + torch.randn(4000, 3, generator=generator)).argmax(1)
     model = nn.Linear(4, 3).double()
     with torch.no_grad():
@@ -77,7 +78,8 @@ def test_all_samples_are_used_where_fewer_are_not_enough_and_leave_no_sampling_e
     assert found.objective is objective
     assert found.measured.values == pytest.approx(eigenvalue(objective).values, rel=1e-3)
     assert found.sampling.standard_errors[0] == 0
-    assert found.sampling.low == pytest.approx(found.measured.values)
+    # what is left is the numerical error
+    assert (found.measured.values - found.sampling.low <= 1.1 * found.measured.errors).all()
 
 
 @pytest.mark.parametrize(("rtol", "first"), [(0.02, 32), (1e-6, 1000), (1e-6, 2100)])
