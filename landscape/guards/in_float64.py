@@ -192,6 +192,11 @@ class InFloat64:
         """
         return max(self.total(self._first_pass.loss), self.total(self._first_pass.largest_output))
 
+    def is_near_rounding(self, share: float, dtype: torch.dtype) -> bool:
+        """Whether the rounding of the loss in a dtype is more than this share of the loss."""
+        rounding = torch.finfo(dtype).eps * self.rounded
+        return rounding > share * self.total(self._first_pass.loss)
+
     def is_below_rounding(self, step: float) -> bool:
         """Whether a change of the loss by this share would be lost in its rounding."""
         return self.total(self._first_pass.loss) * step < ROUNDING * EPS * self.rounded

@@ -26,6 +26,9 @@ COVERED = 1e-3
 In float32 networks with a loss above 1e-4 have 3e-4 at most. Where all labels are fitted, a loss of 1e-6 has 3e-2.
 """
 
+NOTICED = 1e-5
+"""The gradients are compared where the rounding of a loss is more than this share of it."""
+
 MOST_WEIGHTS = 5_000_000
 """The gradients are compared of models of at most this many weights: five vectors more would be most of the memory."""
 
@@ -53,7 +56,7 @@ def warn_of_rounded_gradient(few: InFloat64) -> None:
     if is_large or few.theta.dtype in (*HALF, torch.float64) or was_warned(few.model):
         return
     try:
-        if few.loses_precision:
+        if few.loses_precision or not few.is_near_rounding(NOTICED, few.theta.dtype):
             return
         pairs = [_apart(half) for half in _halves(few)]
     except Exception:

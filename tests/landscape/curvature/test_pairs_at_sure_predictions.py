@@ -65,5 +65,5 @@ def test_pairs_that_were_found_in_float32_deflate_in_float64():
     model, inputs, targets = network(1.0, 0, torch.float32)
     pairs = top_eigenvalues(Objective(model, cross_entropy, (inputs, targets)), 3, tol=1e-5)
     finer = Objective(model.double(), cross_entropy, (inputs.double(), targets))
-    known, whole = trace(finer, deflate=pairs, rtol=0.01), trace(finer, rtol=0.01)
+    known, whole = trace(finer, deflate=pairs, rtol=0.02), trace(finer, rtol=0.02)
     assert known.value == pytest.approx(whole.value, rel=0.05)
