@@ -45,6 +45,7 @@ from bench.planted import (
     option_trend,
     share,
 )
+from landscape.results.wording import counted
 
 TABLE = Path(__file__).parents[1] / "docs" / "verdict_errors.csv"
 CORRELATIONS = (0.0, 0.3, 0.5, 0.9)
@@ -56,7 +57,7 @@ ALIKE = (0.0, 0.5, 0.9)
 DESIGNS = ((1, 6), (3, 3), (6, 3), (6, 1))
 """Numbers of series, and of rates in each."""
 UNEQUAL = "no effect, one cell of 10 times the spread"
-"""A truth under which a verdict about these cells is wrong more often: its docs say how often."""
+"""A truth under which a verdict about these cells is wrong more often: docs/claims.md says how often."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,15 @@ def _differences() -> Iterable[Scenario]:
             yield Scenario("difference", truth, cells, seeds, 0.0, simulate)
 
 
+def _design(series: int, rates: int) -> str:
+    return f"difference, {series} series of {counted(rates, 'rates')}"
+
+
 def _dependent_differences() -> Iterable[Scenario]:
     for (series, rates), correlation in itertools.product(DESIGNS, ALIKE):
         for truth, mean in (("no effect", 0.0), ("effect of 1", 1.0)):
             simulate = partial(alike, mean=mean, series=series, rates=rates, seeds=3, correlation=correlation)
-            name = f"difference, {series} series of {rates} rate{'s' * (rates > 1)}"
+            name = _design(series, rates)
             yield Scenario(name, truth, series * rates, 3, correlation, simulate)
     for correlation in ALIKE:
         for truth, mean in (("no effect", 0.0), ("effect of 1", 1.0)):
@@ -319,7 +324,7 @@ def _cells_as_units(draws: int) -> Iterable[dict[str, object]]:
     for (series, rates), correlation in itertools.product(DESIGNS, ALIKE):
         outcomes = [alike(rng, 0.0, series, rates, 3, correlation, by_cells=True) for _ in range(draws)]
         held = _coverage([(each.effect.finding.like_these, 0.0) for each in outcomes])
-        name = f"difference, {series} series of {rates} rate{'s' * (rates > 1)}, cells as units (not used)"
+        name = f"{_design(series, rates)}, cells as units (not used)"
         yield _rival(name, series * rates, correlation, draws, held)
 
 

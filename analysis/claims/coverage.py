@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.claims.quantities import Quantity
+from analysis.claims.quantities import Quantity, marked
 from analysis.claims.variants import CELL
 from landscape.results.wording import percents
 
@@ -92,12 +92,8 @@ def not_by_study(runs: pd.DataFrame) -> tuple[str, ...]:
 
 def _broken(runs: pd.DataFrame) -> list[str]:
     """For each run the reason why none of its numbers counts; empty if they count."""
-    states = [""] * len(runs)
-    for name, reason in (("diverged", DIVERGED), ("failed", FAILED)):
-        if name in runs:
-            marked = runs[name].fillna(False).astype(bool)
-            states = [reason if is_marked else state for is_marked, state in zip(marked, states, strict=True)]
-    return states
+    states = np.select([marked(runs, "failed"), marked(runs, "diverged")], [FAILED, DIVERGED], "")
+    return [str(state) for state in states]
 
 
 def _cells(runs: pd.DataFrame) -> list[tuple[Any, ...]]:

@@ -25,6 +25,7 @@ def with_equal_loss(table: pd.DataFrame) -> pd.DataFrame:
     failed do not count. The table stays as it is if no run was probed along its training.
     """
     columns: dict[str, pd.Series] = {}
+    is_broken = broke(table)
     kind = table["noise_kind"].str.removesuffix(REDRAWN)
     compared = {
         "pair": [table["dataset"], kind, table["noise_rate"], table["method"], table["seed"]],
@@ -40,9 +41,7 @@ def with_equal_loss(table: pd.DataFrame) -> pd.DataFrame:
         )
         for scope, keys in compared.items():
             groups = flags.groupby(keys).groups.values()
-            levels_of = pd.concat(
-                [_shared_levels(flags.loc[runs], broke(table.loc[runs])) for runs in groups]
-            )
+            levels_of = pd.concat([_shared_levels(flags.loc[runs], is_broken.loc[runs]) for runs in groups])
             for level, taken in levels_of.items():
                 column = at_equal_loss(name, str(level), scope)
                 columns[column] = _at(values, taken)
@@ -51,7 +50,7 @@ def with_equal_loss(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shared_levels(flags: pd.DataFrame, is_broken: pd.Series) -> pd.DataFrame:
-    """The lowest and highest level that all runs pass which are not broken; NaN if there is none.
+    """The lowest and the highest level that all runs pass, broken runs left out; NaN if there is none.
 
     Args:
         flags: a row for each run and a column for each level, from high to low. A flag is NaN in runs that do not pass

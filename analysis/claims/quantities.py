@@ -91,7 +91,9 @@ class Quantity:
     def lacks(self, table: pd.DataFrame) -> str:
         """What the table lacks for this quantity; empty if it lacks nothing."""
         absent = [name for name in self.columns if name not in table or table[name].isna().all()]
-        if absent and not (set(self.columns) <= set(table) and self.unconverged(table).any()):
+        is_whole = set(self.columns) <= set(table)
+        unconverged = self.unconverged(table) if is_whole else pd.Series(False, index=table.index)
+        if absent and not unconverged.any():
             return self.needs or f"the column{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
         silent = [name for name in self.columns if name in MUST_SAY and flag_of(table, name).isna().all()]
         if silent:
@@ -100,7 +102,6 @@ class Quantity:
                 f"(measured before version {CONVERGED_SINCE}): run ncsam measure"
             )
         there = table[list(self.columns)].notna().all(axis=1)
-        unconverged = self.unconverged(table)
         if not (there & ~unconverged).any() and unconverged.any():
             tried = int((there | unconverged).sum())
             return f"values that converged; {int(unconverged.sum())} of {tried} runs not converged"
@@ -119,11 +120,14 @@ def flag_of(table: pd.DataFrame, column: str) -> pd.Series:
 
 def broke(table: pd.DataFrame) -> pd.Series:
     """Whether each run diverged or failed, so that none of its numbers counts."""
-    found = pd.Series(False, index=table.index)
-    for name in ("diverged", "failed"):
-        if name in table:
-            found |= table[name].fillna(False).astype(bool)
-    return found
+    return marked(table, "diverged") | marked(table, "failed")
+
+
+def marked(table: pd.DataFrame, name: str) -> pd.Series:
+    """Whether each run has a mark, such as `failed`. A table without the column marks none."""
+    if name not in table:
+        return pd.Series(False, index=table.index)
+    return table[name].fillna(False).astype(bool)
 
 
 def studies_without(table: pd.DataFrame, what: Quantity) -> list[Any]:
@@ -132,8 +136,8 @@ def studies_without(table: pd.DataFrame, what: Quantity) -> list[Any]:
     Only whole studies are left out. Within a study, a run, a data set or a kind of noise without values is lost. If no
     study measured the quantity, none is left out. Runs that diverged or failed do not tell what a study measures.
     """
-    told = [name for name in what.told_by or what.columns if name in table]
-    if "study" not in table or table["study"].nunique() < 2 or len(told) < len(what.told_by or what.columns):
+    told = what.told_by or what.columns
+    if "study" not in table or table["study"].nunique() < 2 or not set(told) <= set(table):
         return []
     is_there = pd.Series(True, index=table.index)
     for name in told:

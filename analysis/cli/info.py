@@ -19,7 +19,6 @@ from rich.text import Text
 from analysis import store
 from analysis.plan import final_runs, read_study
 from analysis.printable import printable
-from analysis.store.unfinished import failure_of
 from landscape.results.wording import listed
 from ncsam import METRICS
 from ncsam.evaluation import LOSS_METRICS
@@ -52,7 +51,8 @@ def _print_folder(root: Path, console: Console) -> None:
     study = read_study(root / "study.toml")
     planned = final_runs(study)
     there = [run for run in planned if (root / run.path).is_file()]
-    failed = [run for run in planned if run not in there and failure_of(root, study, run)]
+    finished = {run.path for run in there}
+    failed = [run for run in planned if run.path not in finished and store.failure_of(root, study, run)]
     lines = [
         f"{root}: study {study.name}",
         f"data: {study.dataset}; {study.noise.kind} noise, rates {listed(study.noise.rates)}",

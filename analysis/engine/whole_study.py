@@ -77,6 +77,6 @@ def _decided(study: Study, work: Work, finals: list[Run]) -> list[tuple[Run, Cho
             if run.path not in work.records:
                 decided.append((run, choice))
         elif run.path not in work.records:
-            work.failed[run.path] = "a run of its selection failed"
+            work.failed[run.path] = store.OF_SELECTION
             work.shown.leave_out(run.path)
     return decided

@@ -8,7 +8,7 @@ from pathlib import Path
 from analysis.claims import Claim, Judgement, chosen_claims, judge
 from analysis.plan import read_study
 from analysis.plan.own_parts import are_loaded
-from analysis.store import read_tables, with_failed
+from analysis.store import read_tables, unfinished, with_failed
 
 
 def claims_of(roots: Sequence[Path]) -> list[Claim]:
@@ -28,7 +28,8 @@ def claims_of(roots: Sequence[Path]) -> list[Claim]:
 
 def judge_studies(roots: Sequence[Path]) -> list[Judgement]:
     """The judgements of all claims of these studies, on all their runs together, those that failed among them."""
-    return judge(with_failed(read_tables(roots), roots), claims_of(roots))
+    runs = read_tables(roots)
+    return judge(with_failed(runs, [unfinished(root) for root in roots]), claims_of(roots))
 
 
 def judgements_of(judgements: Sequence[Judgement], ids: Sequence[str]) -> list[Judgement]:

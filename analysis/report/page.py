@@ -68,11 +68,11 @@ def write_report(
     if parquet and importlib.util.find_spec("pyarrow") is None:
         raise ValueError("--parquet: needs pyarrow; install 'ncsam[parquet]'")
     table = store.read_table(root)
+    state = store.unfinished(root)
     if judgements is None:
-        runs = store.with_failed(table.assign(study=0), [root])
-        judgements = judge(runs, claims_of([root]))
+        judgements = judge(store.with_failed(table.assign(study=0), [state]), claims_of([root]))
     outputs = {
-        "report.html": _page(root, table, judgements),
+        "report.html": _page(root, table, judgements, state),
         "claims.md": markdown(judgements),
         "runs.csv": csv(table),
     }
@@ -115,7 +115,7 @@ def markdown(judgements: list[Judgement]) -> str:
     return "".join(f"| {line} |\n" for line in lines)
 
 
-def _page(root: Path, table: pd.DataFrame, judgements: list[Judgement]) -> str:
+def _page(root: Path, table: pd.DataFrame, judgements: list[Judgement], state: store.Unfinished) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis.report", "."),
         autoescape=True,
@@ -148,7 +148,7 @@ def _page(root: Path, table: pd.DataFrame, judgements: list[Judgement]) -> str:
         machines=_machines(root),
         costs=_costs(table),
         selection=_selection_cost(root),
-        failures=_failures(root, table),
+        failures=_failures(root, table, state),
     )
 
 
@@ -260,21 +260,19 @@ def _machines(root: Path) -> list[str]:
     return sorted(set(found))
 
 
-def _failures(root: Path, table: pd.DataFrame) -> list[str]:
+def _failures(root: Path, table: pd.DataFrame, state: store.Unfinished) -> list[str]:
     """Runs that diverged, failed, or have not been run, each with the known reason."""
     diverged = table[table["diverged"].astype(bool)]
     texts = [
         f"diverged after {run.epochs} epochs: {run.method}, {run.noise_kind} {percent(run.noise_rate)}, seed {run.seed}"
         for run in diverged.itertuples()
     ]
-    state = store.unfinished(root)
     for run, error in state.failed:
         file = store.failure_path(Path(run.path))
         texts.append(f"failed: {file if (root / file).is_file() else run.path}: {error}")
     for path in sorted((root / "selection").rglob("*.failed")):
         # a run that has succeeded since may keep the file after a kill
         if not path.with_suffix(".h5").exists():
-            error = path.read_text(encoding="utf-8", errors="replace").strip()
-            texts.append(f"failed: {path.relative_to(root)}: {error}")
+            texts.append(f"failed: {path.relative_to(root)}: {store.read_failure(path)}")
     texts += [f"broken, or of other settings: {run.title}" for run in state.unusable]
     return texts + [f"not run: {run.title}" for run in state.missing]

@@ -21,7 +21,6 @@ class Cells:
     """The means of cells and the spread within them.
 
     Attributes:
-        labels: labels of the cells.
         means: float64 (cells,), mean of each cell.
         counts: float64 (cells,), number of values in each cell.
         variances: float64 (cells,), variance of one value within its cell. Cells of one value have the pooled variance.
@@ -30,7 +29,6 @@ class Cells:
         freedom: degrees of freedom of the pooled variance.
     """
 
-    labels: list[str]
     means: Values
     counts: Values
     variances: Values
@@ -39,8 +37,8 @@ class Cells:
     freedom: float
 
 
-def cells_at(names: list[str], where: NDArray[np.int64], numbers: Values) -> Cells:
-    """The cells with these names, in any order. Each finite value lies in the cell of its index in `where`."""
+def cells_at(where: NDArray[np.int64], numbers: Values) -> Cells:
+    """The cells of finite values. Each value lies in the cell of its index in `where`."""
     counts = np.bincount(where).astype(np.float64)
     # sorted, so that the sum does not depend on the order of the values
     order = np.lexsort((numbers, where))
@@ -51,7 +49,6 @@ def cells_at(names: list[str], where: NDArray[np.int64], numbers: Values) -> Cel
     freedom = float((counts - 1).sum())
     pooled = float(((counts - 1)[repeated] * variances[repeated]).sum() / freedom) if freedom else np.nan
     return Cells(
-        names,
         means,
         counts,
         np.where(repeated, variances, pooled),

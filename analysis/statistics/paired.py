@@ -42,7 +42,7 @@ def paired_effect(
         return nothing_found(f"too few {counted}", 0, counted, lost)
     names, where = np.unique(np.asarray(cells).astype(str)[finite], return_inverse=True)
     values = values[finite]
-    found = cells_at(names.tolist(), where, values)
+    found = cells_at(where, values)
     return judged_by_cells(
         found,
         np.eye(len(names)),

@@ -22,7 +22,7 @@ def reversal_p(numbers: Values, errors: Values, freedom: float) -> float:
         freedom: degrees of freedom of the errors.
     """
     count = len(numbers)
-    if count < 2 or not freedom > 0 or not (np.isfinite(errors) & (errors > 0)).all():
+    if not _can_be_tested(errors, freedom):
         return np.nan
     squares = (numbers / errors) ** 2
     smaller = min(float(squares[numbers > 0].sum()), float(squares[numbers < 0].sum()))
@@ -39,10 +39,15 @@ def dependent_reversal_p(numbers: Values, errors: Values, freedom: float) -> flo
     Each sign must be shown by one number alone: its one-sided p-value, times the number of numbers (Bonferroni).
     """
     count = len(numbers)
-    if count < 2 or not freedom > 0 or not (np.isfinite(errors) & (errors > 0)).all():
+    if not _can_be_tested(errors, freedom):
         return np.nan
     scores = numbers / errors
     worst = max(
         float(scipy.special.stdtr(freedom, -scores.max())), float(scipy.special.stdtr(freedom, scores.min()))
     )
     return min(1.0, count * worst)
+
+
+def _can_be_tested(errors: Values, freedom: float) -> bool:
+    """Whether there are two numbers or more, all with a standard error."""
+    return len(errors) > 1 and freedom > 0 and bool((np.isfinite(errors) & (errors > 0)).all())

@@ -105,7 +105,7 @@ def independent(cells: Cells, weights: Values, shared: Shared) -> tuple[Cells, V
         totals.append(total)
     if min(map(len, found)) == 0:
         return _without_a_test(cells), weights
-    blocks = cells_at([""] * len(found), np.concatenate(block_of), np.concatenate(found))
+    blocks = cells_at(np.concatenate(block_of), np.concatenate(found))
     if len(set(sizes)) > 1:
         # a mean over several cells has another spread than one over fewer, which a single value cannot borrow
         blocks = replace(blocks, variances=np.where(blocks.counts > 1, blocks.variances, np.nan))

@@ -50,7 +50,7 @@ def trend(
         return nothing_found("too few runs", 0, "runs", lost)
     places, cell = np.unique(np.column_stack([where, level])[used], axis=0, return_inverse=True)
     cell = cell.ravel()
-    cells = cells_at([""] * len(places), cell, value[used])
+    cells = cells_at(cell, value[used])
     shared = shared_by(
         cell,
         value[used],

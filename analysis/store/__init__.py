@@ -32,6 +32,7 @@ from analysis.store.run_file import (
     load_weights,
     opened,
     read_config,
+    read_failure,
     read_history,
     remove_groups,
     run_file_changed,
@@ -55,12 +56,13 @@ from analysis.store.table import (
     run_files,
     write_index,
 )
-from analysis.store.unfinished import Unfinished, unfinished, with_failed
+from analysis.store.unfinished import OF_SELECTION, Unfinished, failure_of, unfinished, with_failed
 
 __all__ = [
     "AT_LOSS",
     "LOSS_LEVELS",
     "OF_SAMPLES",
+    "OF_SELECTION",
     "OWN_NUMBERS",
     "SCHEMA_VERSION",
     "BrokenFileError",
@@ -75,6 +77,7 @@ __all__ = [
     "check_writable",
     "column_at_loss",
     "config_of",
+    "failure_of",
     "failure_path",
     "find_results",
     "fingerprint",
@@ -88,6 +91,7 @@ __all__ = [
     "opened",
     "other_settings",
     "read_config",
+    "read_failure",
     "read_histories",
     "read_history",
     "read_record",

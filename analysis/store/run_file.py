@@ -188,6 +188,11 @@ def write_failure(path: Path, error: str) -> None:
     write_text(failure_path(path), f"{error}\n")
 
 
+def read_failure(path: Path) -> str:
+    """The error in a file of `failure_path`, whatever its bytes."""
+    return path.read_text(encoding="utf-8", errors="replace").strip()
+
+
 def read_history(path: Path) -> pd.DataFrame:
     """The history of a run, one row for each epoch, with the run's identity in the first columns."""
     with opened(path) as file:

@@ -17,7 +17,7 @@ import pandas as pd
 from analysis.plan.grid import Run, final_runs, selection_runs
 from analysis.plan.reading import read_study
 from analysis.plan.study import Study
-from analysis.store.run_file import failure_path
+from analysis.store.run_file import failure_path, read_failure
 from analysis.store.table import read_index
 
 OF_METHOD = (
@@ -72,7 +72,7 @@ def failure_of(root: Path, study: Study, run: Run) -> str:
     """The error with which a run, or a run of its selection, failed; empty if none did."""
     path = failure_path(root / run.path)
     if path.is_file():
-        return path.read_text(encoding="utf-8", errors="replace").strip() or "failed"
+        return read_failure(path) or "failed"
     for trial in selection_runs(study, run):
         file = root / trial.path
         if failure_path(file).is_file() and not file.exists():
@@ -80,17 +80,17 @@ def failure_of(root: Path, study: Study, run: Run) -> str:
     return ""
 
 
-def with_failed(table: pd.DataFrame, roots: Sequence[Path]) -> pd.DataFrame:
+def with_failed(table: pd.DataFrame, studies: Sequence[Unfinished]) -> pd.DataFrame:
     """The table of several studies, with a row of NaN for each run that failed, and the column `failed`.
 
     Args:
-        table: the table of the studies' finished runs, with the column `study`: the position in `roots`.
-        roots: the folders of the studies.
+        table: the table of the studies' finished runs, with the column `study`: the position in `studies`.
+        studies: the runs of each study that have no row.
     """
     rows = [
         _row(run, table[table["study"] == number], number)
-        for number, root in enumerate(roots)
-        for run, _ in unfinished(root).failed
+        for number, state in enumerate(studies)
+        for run, _ in state.failed
     ]
     joined = pd.concat([table, pd.DataFrame(rows)], ignore_index=True) if rows else table
     return joined.assign(failed=[False] * len(table) + [True] * len(rows))

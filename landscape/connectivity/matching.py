@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import scipy
@@ -20,15 +21,12 @@ from landscape.connectivity.permutable_units import (
     units_of,
 )
 from landscape.data.complex_numbers import cast, in_dtype
-from landscape.guards.repeated_runs import UNORDERED, share_apart
+from landscape.guards.repeated_runs import ALLOWED_IN_FLOAT64, UNORDERED, share_apart
 from landscape.model.copies import copied
 from landscape.results.fields import described
 from landscape.results.registry import result
 from landscape.results.shown import Result
 from landscape.seeds import generator_for
-
-PRECISE = 1e-8
-"""Share by which outputs in float64 may differ: sums in another order give far less."""
 
 
 @result
@@ -138,16 +136,20 @@ def _check_that_it_computes_the_same(
     moved: nn.Module, other: nn.Module, inputs: Tensor, assumed: tuple[str, ...]
 ) -> None:
     """Raises ValueError if the outputs of two networks for a batch of inputs differ by more than rounding."""
-    networks = [copied("other", network).eval() for network in (moved, other)]
     inputs = inputs.to(next(other.parameters()).device)
+
+    def outputs_in(dtype: torch.dtype | None) -> list[Any]:
+        networks = [cast(copied("other", network), dtype).eval() for network in (moved, other)]
+        # a network may change its inputs
+        return [network(in_dtype(inputs.clone(), dtype) if dtype else inputs.clone()) for network in networks]
+
     try:
-        outputs = [
-            cast(copied("other", each), torch.float64)(in_dtype(inputs, torch.float64)) for each in networks
-        ]
-        allowed = PRECISE
+        outputs, allowed = outputs_in(torch.float64), ALLOWED_IN_FLOAT64
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:
         # some layers insist on their own dtype
-        outputs, allowed = [each(inputs.clone()) for each in networks], UNORDERED
+        outputs, allowed = outputs_in(None), UNORDERED
     share = share_apart(*outputs)
     if share > allowed:
         cause = (

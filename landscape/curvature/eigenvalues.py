@@ -36,8 +36,8 @@ MULTIPLES = (1 / 3, 0.7, 1.9)
 PROBES = 3
 """Random vectors that show whether a matrix is symmetric."""
 ROUNDINGS = 5.0
-"""So many times the rounding of one product the pairs may say another product than there is: at sure predictions they
-were up to one such rounding apart."""
+"""The product that the pairs give may differ from the true one by so many roundings of one product. Where predictions
+are sure, it differed by up to one."""
 
 
 @result

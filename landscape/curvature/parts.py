@@ -248,16 +248,14 @@ def _check_that_it_is_cross_entropy(objective: Objective) -> None:
 
 @torch.enable_grad()
 def _is_cross_entropy_of(objective: Objective, inputs: Tensor, targets: Tensor) -> bool:
-    """Whether the loss and its gradient in the outputs, which tells each sample, are those of cross-entropy."""
+    """Whether the loss is cross-entropy: by its value, and by its gradient in the outputs, where each sample shows."""
     with objective.without_gradients():
         outputs = objective.outputs(objective.theta, inputs).detach()
     if not are_class_scores(outputs, targets) or targets.shape != outputs.shape[:1]:
         return False
-    own, plain = (outputs.detach().clone().requires_grad_() for _ in range(2))
+    own, plain = (outputs.clone().requires_grad_() for _ in range(2))
     found, expected = objective.loss_fn(own, targets), torch.nn.functional.cross_entropy(plain, targets)
-    if not torch.allclose(found, expected.to(found), rtol=1e-4, equal_nan=True):
-        return False
-    if not found.requires_grad:
+    if not found.requires_grad or not torch.allclose(found, expected.to(found), rtol=1e-4, equal_nan=True):
         return False
     slope, slope_of_plain = (
         torch.autograd.grad(loss, at, materialize_grads=True)[0]

@@ -15,18 +15,13 @@ from landscape.data.random_state import borrowed_generators
 from landscape.evaluation.batch_norm import keeps_statistics
 from landscape.guards.repeated_runs import UNORDERED, share_apart
 from landscape.loss.objective import Objective
+from landscape.loss.same_function import PRECISE, SAMPLES
 from landscape.model.copies import copied, unwrapped
 from landscape.model.recurrent_layers import avoid_cudnn_recurrence
 from landscape.model.weights import Weights, tensor_of, tensors_of, with_weights
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Buffers of BatchNorm. Whoever evaluates along a direction chooses whether they stay or are computed anew."""
-
-SAMPLES = 4
-"""Samples for which outputs are compared where all tensors are the same, as they then almost always are."""
-
-PRECISE = 1e-7
-"""Share by which outputs in float64 may differ."""
 
 Outputs = Callable[[Batch], Any]
 

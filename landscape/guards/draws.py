@@ -24,7 +24,7 @@ from landscape.guards.repeated_runs import share_apart
 from landscape.model.uncompiled import Uncompiled
 
 FIRST_SEED = 3_141_592_653
-"""Seed of the first run with another seed. No user sets this seed, so that the run draws other numbers."""
+"""The first of the other seeds. A seed that a user may have set would draw the numbers of the first run again."""
 
 RUNS = 32
 """Runs with other seeds, of a computation that draws."""

@@ -49,11 +49,18 @@ from landscape.guards.repeated_runs import (
     share_between_runs,
 )
 from landscape.guards.telling_samples import FEWEST, MOST_SAMPLES, telling_rows, telling_samples
-from landscape.guards.unread_outputs import check_that_padded_places_are_unread, loss_reads_what_differs
+from landscape.guards.unread_outputs import loss_reads_what_differs
+from landscape.model.padded_places import padded_places_as_in
 from landscape.model.penalty import Penalty
 from landscape.model.precision import full_float32
 from landscape.model.weights import ParameterLayout, outputs_at
 from landscape.model.without_gradients import without_gradients
+
+PADDED_PLACES = (
+    "model: the loss depends on outputs of nn.TransformerEncoder at padded places, which are 0 in evaluation without a "
+    "gradient, and other numbers with one, as in training, so that losses and derivatives would be of two functions; "
+    "give nn.TransformerEncoder enable_nested_tensor=False, or let the loss leave padded places out"
+)
 
 
 @dataclass(frozen=True)
@@ -299,15 +306,17 @@ class FirstLook:
         return self._loss(outputs, targets)
 
     def _check_padded_places(self, original: nn.Module) -> None:
-        inputs, targets = (
-            copied_to(part, self.theta.device)
-            for part in telling_samples(self.chunks.all_or_first(), MOST_SAMPLES)
-        )
-        loss = partial(self._loss_without_gradients, targets)
-        # a pass may change its inputs
-        check_that_padded_places_are_unread(
-            original, self.model, lambda: self.at_its_weights(copied_to(inputs, self.theta.device)), loss
-        )
+        """Checks that the loss does not read padded places that the original leaves out and the copy computes."""
+        with padded_places_as_in(original, self.model) as leaves_out:
+            if not leaves_out:
+                return
+            inputs, targets = telling_samples(self.chunks.all_or_first(), MOST_SAMPLES)
+            # a pass may change its inputs
+            left_out = self.at_its_weights(copied_to(inputs, self.theta.device))
+        computed = self.at_its_weights(copied_to(inputs, self.theta.device))
+        loss = partial(self._loss_without_gradients, copied_to(targets, self.theta.device))
+        if loss_reads_what_differs(computed, left_out, loss):
+            raise ValueError(PADDED_PLACES)
 
     @contextmanager
     def _own_weights_noticed(self) -> Iterator[None]:
@@ -325,7 +334,7 @@ class FirstLook:
     def _found(self, pair: Pair) -> Found:
         inputs, targets = copied_to(pair[0], self.theta.device), copied_to(pair[1], self.theta.device)
         outputs = self.at_its_weights(inputs)
-        return Found.of(self._loss(outputs, targets), outputs, None, None)
+        return Found.of(self._loss(outputs, targets), outputs)
 
     @property
     def _loss(self) -> LossFunction:

@@ -66,7 +66,7 @@ class Halves:
         return cls(Passes(**taken), objective.counting, objective.ranks, objective.exclusive)
 
     def __post_init__(self) -> None:
-        self._has_parameter = self.passes.writes_weights or self.ranks.share_vectors
+        self._was_chosen = self.passes.writes_weights or self.ranks.share_vectors
         self._doubts = self._samples = 0
         self._form = OneForm(self.counting, self.passes.task.takes_whole_batches)
         self._before: Pair | None = None
@@ -93,8 +93,8 @@ class Halves:
             borrowed_generators(self.passes.theta.device),
             torch.inference_mode(False),
         ):
-            if not self._has_parameter:
-                self._has_parameter = True
+            if not self._was_chosen:
+                self._was_chosen = True
                 self.passes.choose_parameter(rows_of(chunk.pair, slice(0, FEW)))
             self._compare_halves(place, chunk.pair, samples)
             if not together:

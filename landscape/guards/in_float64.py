@@ -66,7 +66,7 @@ LARGEST = 127
 """Largest whole number of a draw."""
 
 ROOT_MEAN_SQUARE = LARGEST / math.sqrt(3)
-"""Of the whole numbers of a draw."""
+"""Root mean square of the whole numbers of a draw, nearly: all from -127 to 127 are equally likely, without 0."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Drawn:
         shifts: int8 (n,), whole numbers to which fractions are added.
         steps: int8 (n,), the direction. A weight of step 0 is not moved.
         fractions: float64 (at most PIECE,), for the shifts of each piece of the weights.
-        unit: length of a step of 1.
+        unit: the whole numbers are multiplied by it, so that a draw is as large as the weights.
     """
 
     shifts: Tensor
@@ -169,10 +169,8 @@ class InFloat64:
             largest = max((part.abs().max().item() for part in inexact(outputs) if part.numel()), default=0.0)
             return abs(self.loss(outputs).item()), largest
 
-        # weights that are no variables: only what the pass itself differentiates is recorded
-        with Float64Throughout() as kept, torch.enable_grad():
-            weights = self.layout.unflatten(self.theta.detach().double())
-            (loss, largest), operations = with_flops(lambda: self.at(weights, loss_and_largest))
+        with Float64Throughout() as kept:
+            (loss, largest), operations = with_flops(lambda: self.at_its_weights(loss_and_largest))
         return _FirstPass(kept.casts, kept.shortens, operations, loss, largest)
 
     def throughout(self) -> AbstractContextManager[object]:
@@ -199,7 +197,7 @@ class InFloat64:
 
     def is_below_rounding(self, step: float) -> bool:
         """Whether a change of the loss by this share would be lost in its rounding."""
-        return self.total(self._first_pass.loss) * step < ROUNDING * EPS * self.rounded
+        return self.is_near_rounding(step / ROUNDING, torch.float64)
 
     @property
     def operations(self) -> float | None:
@@ -230,6 +228,11 @@ class InFloat64:
         """`use(variable, outputs)`: the weights (n,) as a variable, and outputs that depend on it."""
         variable = theta.detach().requires_grad_()
         return self.at(self.layout.unflatten(variable), lambda outputs: use(variable, outputs))
+
+    @torch.enable_grad()
+    def at_its_weights(self, use: Callable[[Any], T]) -> T:
+        """`use(outputs)` at the weights, which are no variables: torch records what the pass itself differentiates."""
+        return self.at(self.layout.unflatten(self.theta.detach().double()), use)
 
     def at(self, weights: Mapping[str, Tensor], use: Callable[[Any], T]) -> T:
         """`use(outputs)`: outputs that depend on the weights, which are tensors by name in float64."""

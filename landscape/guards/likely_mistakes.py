@@ -133,4 +133,4 @@ def _depends_on_labels(outputs_of: Callable[[Batch], Any], logits: Tensor, batch
 def _is_near(one: Tensor, other: Tensor) -> bool:
     # two losses of outputs that are all 0 may both be 0
     one, other = one.detach(), other.detach()
-    return abs(float(one) - float(other)) <= SAME * abs(float(other)) != 0
+    return float(other) != 0 and abs(float(one) - float(other)) <= SAME * abs(float(other))

@@ -12,7 +12,7 @@ from torch import Tensor
 from landscape.data.batches import rows_of, samples_in
 from landscape.data.counts import Counting, Pair
 from landscape.guards.loss_failures import SHARED, remedy_of_sum
-from landscape.guards.parts import Found
+from landscape.guards.parts import Found, counted_mean
 from landscape.guards.repeated_runs import (
     ALLOWED_IN_FLOAT64,
     HALF,
@@ -103,7 +103,7 @@ def _check(
         return
     weights, batches = [weight for weight, _ in counted], [pair, *(part for _, part in counted)]
     whole, *apart = [found_of(each) for each in batches]
-    mean, scale = _mean(apart, weights, counting)
+    mean, scale = counted_mean(apart, weights, counting.whole)
     differ, doubt = False, ""
     if _differ(whole.loss, mean, scale, DECIDED):
         precise = [precisely(each) for each in batches]
@@ -111,7 +111,7 @@ def _check(
         # a short dtype leaves little of a loss that is a small difference of outputs, as KL is near its minimum
         if len(known) == len(precise):
             whole, *apart = known
-            mean, scale = _mean(apart, weights, counting)
+            mean, scale = counted_mean(apart, weights, counting.whole)
             allowed = ALLOWED_IN_FLOAT64
         elif whole.dtype != torch.float64:
             doubt = "; if that is no more than rounding, give dtype=torch.float64"
@@ -128,12 +128,6 @@ def _check(
 def _differ(one: float, other: float, scale: float, allowed: float) -> bool:
     """Whether two losses differ; False if either is no number."""
     return abs(one - other) > allowed * scale
-
-
-def _mean(parts: Sequence[Found], weights: Sequence[float], counting: Counting) -> tuple[float, float]:
-    """The counted mean of the losses of parts, and the largest of them."""
-    total = sum(weight * part.loss for weight, part in zip(weights, parts, strict=True))
-    return total / counting.whole(sum(weights)), max(abs(part.loss) for part in parts)
 
 
 @overload

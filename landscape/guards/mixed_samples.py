@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from landscape.data.batches import rows_of, samples_in
@@ -38,11 +37,8 @@ class Precisely:
         the next, which another check names.
         """
         samples = samples_in(pair) or 0
-        some = rows_of(pair, slice(max(0, samples - MOST), samples))
-        whole, alone, again = (
-            self._run(part, lambda _, outputs: outputs)
-            for part in (some, rows_of(pair, slice(samples - few, samples)), some)
-        )
+        last = rows_of(pair, slice(samples - few, samples))
+        whole, alone, again = (self.outputs(part) for part in (pair, last, pair))
         if not all(isinstance(each, Tensor) for each in (whole, alone, again)):
             return False
         return agree_within(whole, again, ALLOWED_IN_FLOAT64) and not agree_within(
@@ -57,19 +53,14 @@ class Precisely:
 
     def found(self, pair: Pair) -> Found | None:
         """The mean loss; None where the model does not run in float64, or rounds to a shorter dtype inside."""
-        found: Found | None = self._run(
-            pair, lambda few, outputs: Found.of(few.loss(outputs), outputs, None, None)
-        )
+        found: Found | None = self._run(pair, lambda few, outputs: Found.of(few.loss(outputs), outputs))
         return found
 
-    @torch.enable_grad()
     def _run(self, pair: Pair, use: Callable[[InFloat64, Any], Any]) -> Any:
         try:
             few = self.in_float64(pair)
-            # no variables, so that only what the pass itself differentiates is recorded
-            weights = few.layout.unflatten(few.theta.detach().double())
             with Float64Throughout() as kept:
-                found = few.at(weights, lambda outputs: use(few, outputs))
+                found = few.at_its_weights(lambda outputs: use(few, outputs))
         except Exception:
             # the model or the loss has a dtype of its own inside
             return None

@@ -33,7 +33,7 @@ def with_own_derivatives(look: FirstLook, names: Sequence[str]) -> FirstLook:
         ValueError: the model cannot be run on a batch.
     """
     recorded = replace(look, differentiates=True)
-    ways = (look, recorded, replace(recorded, run=partial(run_in_variables, look.run, names)))
+    ways = (look, recorded, replace(recorded, run=partial(run_in_variables, look.run, frozenset(names))))
     failures = []
     # a model that draws is refused, but must not move the caller's random state
     with borrowed_for_checks(look.theta.device):

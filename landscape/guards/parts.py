@@ -43,8 +43,8 @@ class Found:
         cls,
         loss: Tensor,
         outputs: Any,
-        targets: Any,
-        variable: Tensor | None,
+        targets: Any = None,
+        variable: Tensor | None = None,
         unused: frozenset[int] = frozenset(),
     ) -> Found:
         """What a pass gives.
@@ -119,8 +119,7 @@ class Difference:
         """
         counted = [(weight, part) for weight, part in zip(weights, parts, strict=True) if weight > 0]
         divisor = total(sum(weight for weight, _ in counted))
-        mean = sum(weight * part.loss for weight, part in counted) / divisor
-        scale = max(abs(part.loss) for _, part in counted)
+        mean, scale = counted_mean([part for _, part in counted], [weight for weight, _ in counted], total)
         apart = max(0.0, abs(whole.loss - mean) - whole.rounding)
         terms = [
             part.gradient.double() * (weight / divisor)
@@ -133,6 +132,20 @@ class Difference:
             between = float(torch.linalg.vector_norm(whole.gradient.double() - sum(terms)))
             of_gradient = between / length if length else 0.0
         return cls(whole.loss, mean, apart / scale if scale else 0.0, of_gradient)
+
+
+def counted_mean(
+    parts: Sequence[Found], weights: Sequence[float], total: Callable[[float], float]
+) -> tuple[float, float]:
+    """The mean loss of parts by their weights, and the largest loss of a part.
+
+    Args:
+        parts: of some samples.
+        weights: of these parts.
+        total: sum of the weights -> the weight of the whole.
+    """
+    loss = sum(weight * part.loss for weight, part in zip(weights, parts, strict=True))
+    return loss / total(sum(weights)), max(abs(part.loss) for part in parts)
 
 
 def reversed_rows(pair: Pair) -> Pair:

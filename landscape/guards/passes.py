@@ -30,14 +30,12 @@ FLOOR = 10
 """A difference is none where the order of the samples alone makes a tenth of it."""
 
 LEAST = 1e-6
-"""Smallest share by which gradients in float64 differ more than by rounding."""
+"""Share by which losses and gradients may differ in float64."""
 
 
 @dataclass(eq=False)
 class Passes:
     """Passes at the model's own weights.
-
-    The gradient in a single parameter costs little more than a forward pass.
 
     Attributes:
         model: in evaluation mode.

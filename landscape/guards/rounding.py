@@ -6,6 +6,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -58,7 +59,7 @@ def warn_of_rounded_gradient(few: InFloat64) -> None:
     try:
         if few.loses_precision or not few.is_near_rounding(NOTICED, few.theta.dtype):
             return
-        pairs = [_apart(half) for half in _halves(few)]
+        pairs = [_apart(half, few.throughout) for half in _halves(few)]
     except Exception:
         # the model or the loss has a dtype of its own inside, or takes batches of one size
         return
@@ -69,7 +70,7 @@ def warn_of_rounded_gradient(few: InFloat64) -> None:
 
 def warn_beyond_what_is_covered(few: InFloat64, error: float, what: str) -> None:
     """Warns, once a model, if a share of a derivative by which it differs from float64 is more than `COVERED`."""
-    if not COVERED < error < math.inf or was_warned(few.model):
+    if not COVERED < error < math.inf:
         return
     warn_once(
         few.model,
@@ -81,7 +82,9 @@ def warn_beyond_what_is_covered(few: InFloat64, error: float, what: str) -> None
 
 
 def warn_once(model: nn.Module, says: str) -> None:
-    """Warns of rounding, and notes that this measured model had its warning."""
+    """Warns of rounding, unless this measured model had its warning."""
+    if was_warned(model):
+        return
     _said.add(model)
     warnings.warn(says, stacklevel=7)
 
@@ -115,8 +118,13 @@ def _halves(few: InFloat64) -> list[InFloat64]:
     return [replace(few, data=rows_of(few.data, rows)) for rows in ends]
 
 
-def _apart(few: InFloat64) -> tuple[float, float]:
-    """The distance of the gradient from that in float64, and the length of the latter. It is taken tensor by tensor."""
+def _apart(few: InFloat64, throughout: Callable[[], AbstractContextManager[object]]) -> tuple[float, float]:
+    """The distance of the gradient from that in float64, and the length of the latter. It is taken tensor by tensor.
+
+    Args:
+        few: the loss of some samples.
+        throughout: as `few.throughout`, known from more samples, so that no pass is needed to find it.
+    """
     own = in_own_dtype(
         few, few.theta, lambda variable, outputs: derivative(loss_in_own_dtype(few, outputs), variable)
     )
@@ -135,7 +143,7 @@ def _apart(few: InFloat64) -> tuple[float, float]:
 
     for name, leaf in leaves.items():
         leaf.register_post_accumulate_grad_hook(partial(take, name=name))
-    with few.throughout():
+    with throughout():
         few.at(leaves, lambda outputs: few.loss(outputs).backward(inputs=list(leaves.values())))
     apart, length = (math.sqrt(few.total(sum(each))) for each in zip(*squares, strict=True))
     return apart, length

@@ -14,7 +14,10 @@ LOOKED_AT = 128
 """Number of samples that are checked, beside those with rare values."""
 
 MOST_SAMPLES = 128
+"""Most samples that are taken of a batch of any form."""
+
 FEWEST = 8
+"""Fewest samples that are run at a time, because some models take no single one."""
 
 
 def telling_rows(targets: Tensor) -> Tensor:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from landscape.data.complex_numbers import as_real
 from landscape.guards.repeated_runs import is_dense, is_inexact
-from landscape.model.padded_places import padded_places_as_in
 
 ALLOWED = 1e-4
 """Share of the largest entry by which entries in float64 may differ and count as equal; 0.05 in shorter dtypes."""
@@ -21,13 +20,6 @@ REPEATS = 1e-6
 
 NOISE = 100.0
 """Size of the numbers that replace entries, relative to the largest entry."""
-
-
-PADDED_PLACES = (
-    "model: the loss depends on outputs of nn.TransformerEncoder at padded places, which are 0 in evaluation without a "
-    "gradient, and other numbers with one, as in training, so that losses and derivatives would be of two functions; "
-    "give nn.TransformerEncoder enable_nested_tensor=False, or let the loss leave padded places out"
-)
 
 
 def loss_reads_what_differs(one: Any, other: Any, loss_of: Callable[[Any], Tensor]) -> bool:
@@ -44,47 +36,24 @@ def loss_reads_what_differs(one: Any, other: Any, loss_of: Callable[[Any], Tenso
     pairs = [(a, b) for a, b in zip(leaves, others, strict=False) if is_dense(a)]
     if form != form_of_other or any(not is_dense(b) or a.shape != b.shape for a, b in pairs):
         return True
-    apart = [_apart(a, b) if is_dense(a) else None for a, b in zip(leaves, others, strict=True)]
-    if not any(each is not None and each.any() for each in apart):
+    places = {place: _apart(leaf, others[place]) for place, leaf in enumerate(leaves) if is_dense(leaf)}
+    apart = {place: where for place, where in places.items() if where.any()}
+    if not apart:
         return False
-    if any(
-        not is_inexact(a) and each is not None and bool(each.any())
-        for a, each in zip(leaves, apart, strict=True)
-    ):
+    if not all(is_inexact(leaves[place]) for place in apart):
         return True
     own = loss_of(one)
     draws = torch.Generator().manual_seed(0)
     for _ in range(2):
+        # masks and other outputs that are the same in both stay as they are
         replaced = [
-            leaf if each is None else torch.where(each, _noise(leaf, draws), leaf)
-            for leaf, each in zip(leaves, apart, strict=True)
+            torch.where(apart[place], _noise(leaf, draws), leaf) if place in apart else leaf
+            for place, leaf in enumerate(leaves)
         ]
         found = loss_of(tree_unflatten(replaced, form))
         if not abs(float(found) - float(own)) <= REPEATS * abs(float(own)):
             return True
     return False
-
-
-def check_that_padded_places_are_unread(
-    original: nn.Module, measured: nn.Module, outputs_of: Callable[[], Any], loss_of: Callable[[Any], Tensor]
-) -> None:
-    """Checks that the loss does not depend on padded places that the original leaves out and the copy computes.
-
-    Args:
-        original: the caller's model.
-        measured: the measured copy.
-        outputs_of: runs the copy on some samples.
-        loss_of: these outputs -> mean loss.
-
-    Raises:
-        ValueError: it does.
-    """
-    with padded_places_as_in(original, measured) as leaves_out:
-        if not leaves_out:
-            return
-        left_out = outputs_of()
-    if loss_reads_what_differs(outputs_of(), left_out, loss_of):
-        raise ValueError(PADDED_PLACES)
 
 
 def _apart(one: Tensor, other: Tensor) -> Tensor:

@@ -57,8 +57,8 @@ def diagonal_of(
     n = operator.dimension
     if max_products >= n:
         exact = _exact(operator)
-        are_numbers = torch.isfinite(exact)
-        return DiagonalEstimate(exact, torch.where(are_numbers, 0.0, math.nan), bool(are_numbers.all()), n)
+        errors = torch.where(torch.isfinite(exact), 0.0, math.nan)
+        return DiagonalEstimate(exact, errors, _are_numbers(exact), n)
     slope, squares, residual = torch.zeros(3, n, dtype=torch.float64, device=operator.device)
     drawn = 0
 
@@ -77,13 +77,18 @@ def diagonal_of(
 
     def is_within(found: tuple[Tensor, Tensor]) -> bool:
         values, errors = found
-        return rtol is not None and bool(errors.norm() <= rtol * values.norm())
+        return rtol is not None and _are_numbers(values) and bool(errors.norm() <= rtol * values.norm())
 
     def is_done(found: tuple[Tensor, Tensor]) -> bool:
-        return is_within(found) or not bool(torch.isfinite(found[0]).all())
+        return is_within(found) or not _are_numbers(found[0])
 
     found, products = sampled_until(is_done, estimate, first=FIRST, most=max_products)
     return DiagonalEstimate(*found, is_within(found), products)
+
+
+def _are_numbers(values: Tensor) -> bool:
+    """Whether all values are finite."""
+    return bool(torch.isfinite(values).all())
 
 
 def _exact(operator: Operator) -> Tensor:

@@ -19,8 +19,9 @@ SKETCH_NOISE = 1e-9
 """Relative shift of the sketch. It keeps the basis well conditioned on operators of low rank, and adds no bias."""
 
 ENOUGH_SIGNS = 16
-"""So many probes of random signs show a spread. The product of two signs is the same in all of fewer probes by chance,
-in one of 128 for 8. Where a form hangs on few such products, the probes then agree, and their mean is wrong."""
+"""So many probes of random signs show a spread. In fewer probes, the product of two signs is the same in all by chance:
+in 8 probes, in one of 128 draws. Where a form hangs on few such products, the probes then agree, and their mean is
+wrong."""
 
 NO_SPREAD = 1e-12
 """A variance below this share of the largest one that is possible is only rounding, in float32 too."""
@@ -67,13 +68,15 @@ class Signs:
         for _ in range(count):
             probe = self._draw()
             image = self._image(probe)
-            forms, squares = _forms(probe, image), image.square().sum()
+            forms = _forms(probe, image)
+            squares = largest = forms[1]
             if self._less is not None:
                 other = self._less(probe)
-                forms -= _forms(probe, other)
-                squares = torch.maximum(squares, other.square().sum())
-                image -= other
-            sample = torch.cat([forms, torch.stack([image.square().sum(), squares])])
+                of_other = _forms(probe, other)
+                largest = torch.maximum(largest, of_other[1])
+                forms = forms - of_other
+                squares = (image - other).square().sum()
+            sample = torch.cat([forms, torch.stack([squares, largest])])
             self._samples.append(self._ranks.over_entries(sample))
 
     def values(self) -> list[tuple[Tensor, Tensor]]:

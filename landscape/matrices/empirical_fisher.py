@@ -88,9 +88,9 @@ class EmpiricalFisher(MatrixOfObjective):
             if not self._has_two_derivatives:
                 return _by_gradients(losses, weights, variable, block)
             # a rank that holds a part of each vector does not know the whole sum
-            compares = not (self._was_compared or self.ranks.share_vectors)
+            is_part = self.ranks.share_vectors
+            compares = not (self._was_compared or is_part)
             try:
-                is_part = self.ranks.share_vectors
                 return _by_two_derivatives(
                     losses, weights, variable, block, compares=compares, is_part=is_part
                 )
@@ -122,9 +122,9 @@ class EmpiricalFisher(MatrixOfObjective):
         losses = []
         for index in counted.tolist():
             row = slice(index, index + 1)
-            inputs, targets = copied_to(rows_of(chunk.pair, row), self.device)
-            scores = rows_of(outputs, row) if has_rows else run(inputs)
-            losses.append(objective.loss_fn(scores, targets).reshape(()))
+            inputs, targets = rows_of(chunk.pair, row)
+            scores = rows_of(outputs, row) if has_rows else run(copied_to(inputs, self.device))
+            losses.append(objective.loss_fn(scores, copied_to(targets, self.device)).reshape(()))
         stacked = torch.stack(losses)
         return stacked, weights[counted].to(stacked)
 
@@ -166,7 +166,7 @@ def _by_two_derivatives(
             raise RuntimeError("the derivative of a backward pass is wrong")
         # squares of gradients may be smaller or larger than any number of the dtype; a backward pass that sums over
         # ranks needs one unit for all of them
-        unit = torch.ones_like(moved.detach().amax()) if is_part else power_of_two(moved)
+        unit = moved.new_ones(()) if is_part else power_of_two(moved)
         found = derivative((losses * (moved / unit)).sum(), variable, retain_graph=True)
         columns.append(found.double() * unit.double())
     return torch.stack(columns, 1)

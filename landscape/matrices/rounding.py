@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.fx.plain_formulas import twice_differentiable
 from landscape.guards.in_float64 import InFloat64
@@ -38,31 +38,34 @@ class Known:
     product: Tensor
 
 
-def warn_of_rounded_products(rule: Rule, few: InFloat64, known: Known | None, *, fits: bool) -> None:
+def warn_of_rounded_products(
+    rule: Rule, model: nn.Module, dtype: torch.dtype, few: InFloat64 | None, known: Known | None
+) -> None:
     """Warns of products that rounding changes by more than results state; in half precision always. Once a model.
 
     Args:
         rule: of the matrix.
-        few: the loss of some samples.
+        model: the measured model.
+        dtype: of its weights.
+        few: the loss of some samples; None if there is no memory for a comparison with float64.
         known: a product of these samples in float64; computed anew at the weights themselves if not given.
-        fits: whether there is memory for a comparison with float64.
 
     Warns:
         UserWarning: the message says by how much a product of a few samples differs from that in float64, if that is a
             number.
     """
-    dtype = few.theta.dtype
-    if dtype == torch.float64 or was_warned(few.model) or (dtype not in HALF and not fits):
+    if dtype == torch.float64 or was_warned(model):
         return
-    error = _error(rule, few, known) if fits else None
+    error = _error(rule, few, known) if few is not None else None
     if dtype not in HALF:
-        warn_beyond_what_is_covered(few, error or 0.0, "a product with the curvature")
+        if few is not None:
+            warn_beyond_what_is_covered(few, error or 0.0, "a product with the curvature")
         return
     found = ""
     if error is not None:
         found = f": a product of a few samples differs by {error:.1g} of its length from that in float64"
     warn_once(
-        few.model,
+        model,
         f"model: its weights are in {dtype}, and no stated error of an eigenvalue, trace or density covers "
         f"the rounding within the model{found}; rounding is largest at kinks (ReLU, MaxPool); for errors that hold, "
         "give the Objective dtype=torch.float32",
@@ -96,7 +99,8 @@ def _error(rule: Rule, few: InFloat64, known: Known | None) -> float | None:
 def _known(rule: Rule, few: InFloat64) -> Known:
     """A product at the weights themselves."""
     draws = torch.Generator().manual_seed(SEED)
-    signs = torch.randint(0, 2, few.theta.shape, generator=draws, device="cpu").to(few.theta) * 2 - 1
+    signs = torch.randint(0, 2, few.theta.shape, generator=draws, dtype=torch.int8, device="cpu")
+    signs = signs.to(few.theta) * 2 - 1
     point, vector = few.theta.double(), signs.double()
     with few.throughout():
         product = few.run(point, lambda variable, outputs: rule.direct(variable, outputs, few.loss)(vector))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Protocol
 
 import torch
@@ -65,9 +66,11 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
     if matrix in objective.verified:
         return
     fits = COPIES * 8 * objective.n_parameters <= objective.memory_budget
-    few, more = few_and_more(objective.in_float64, objective.chunks.all_or_first(), objective.chunk_size)
-    known = _checked(matrix.rule, few, more) if fits else None
-    warn_of_rounded_products(matrix.rule, more, known, fits=fits)
+    more, known = None, None
+    if fits:
+        few, more = few_and_more(objective.in_float64, objective.chunks.all_or_first(), objective.chunk_size)
+        known = _checked(matrix.rule, few, more)
+    warn_of_rounded_products(matrix.rule, objective.model, objective.dtype, more, known)
     # a new set, because a subset or a moved copy of the objective has the old one
     objective.verified = objective.verified | {matrix}
 
@@ -80,11 +83,14 @@ def _checked(rule: Rule, few: InFloat64, more: InFloat64) -> Known | None:
     """
     if rule.uses_slopes:
         check_slope_in_outputs(few)
-    compared = _agreeing(rule, more) if more is not few else None
-    if compared is not None:
-        return compared.known
+    share, known = _first_comparison(rule, more) if more is not few else (math.inf, None)
+    if share <= SURE:
+        return known
     # more samples have more kinks, at which the differences do not settle
-    if error := _largest_error(rule, few) or (_largest_error(rule, more) if more is not few else 0.0):
+    error = _largest_error(rule, few)
+    if not error and more is not few and share > ALLOWED:
+        error = _largest_error(rule, more)
+    if error:
         raise ValueError(
             f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
             "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
@@ -94,18 +100,21 @@ def _checked(rule: Rule, few: InFloat64, more: InFloat64) -> Known | None:
     return None
 
 
-def _agreeing(rule: Rule, more: InFloat64) -> _Compared | None:
-    """Product and difference, if they agree so well that also the product of each few of the samples is right."""
+def _first_comparison(rule: Rule, more: InFloat64) -> tuple[float, Known | None]:
+    """The relative difference of a product and a difference of gradients, and the product.
+
+    The difference is infinite where the two cannot be compared, and NaN where both are.
+    """
     try:
         if more.loses_precision or more.is_below_rounding(STEP):
-            return None
+            return math.inf, None
         with more.throughout():
             compared = _Compared(rule, more, 0)
-            agree = more.length(compared.product - compared.short) <= SURE * more.length(compared.short)
+            distance, length = more.length(compared.product - compared.short), more.length(compared.short)
     except Exception:
         # the model or the loss fixes a dtype inside
-        return None
-    return compared if agree else None
+        return math.inf, None
+    return (distance / length if length else math.inf if distance else 0.0), compared.known
 
 
 def _largest_error(rule: Rule, few: InFloat64) -> float:

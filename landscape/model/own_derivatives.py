@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from landscape.model.weights import with_weights
 
 
 def run_in_variables(
-    run: Callable[[nn.Module, Any], Any], names: Sequence[str], model: nn.Module, inputs: Any
+    run: Callable[[nn.Module, Any], Any], names: frozenset[str], model: nn.Module, inputs: Any
 ) -> Any:
     """`run(model, inputs)`, in which the weights of these names require a gradient wherever torch records.
 
@@ -21,9 +21,10 @@ def run_in_variables(
     """
     if not torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
         return run(model, inputs)
-    weights = {name: weight for name, weight in model.named_parameters() if name in names}
     constants = {
-        name: weight.detach().requires_grad_() for name, weight in weights.items() if not weight.requires_grad
+        name: weight.detach().requires_grad_()
+        for name, weight in model.named_parameters()
+        if name in names and not weight.requires_grad
     }
     return (
         with_weights(model, constants, lambda model: run(model, inputs)) if constants else run(model, inputs)

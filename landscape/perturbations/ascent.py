@@ -254,8 +254,8 @@ def _downward_curvature(best: _Visit, trial: _Visit) -> float:
         return 0.0
     step = trial.offset - best.offset
     change = best.gradient - trial.gradient
-    far, steep = length(step), length(change)
-    if far == 0 or steep == 0:
+    far = length(step)
+    if far == 0:
         return 0.0
-    # of unit length, so that no product is 0 or infinite
-    return float(dot(change, step) / far) / far
+    # divided twice, because the square of a length may be 0 or infinite
+    return float(dot(change, step)) / far / far

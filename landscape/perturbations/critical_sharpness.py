@@ -79,7 +79,7 @@ def critical_sharpness(
         ValueError: an argument out of range, or an update that is zero or of another size.
     """
     _check(learning_rate, guess, tol, max_passes)
-    # the step, its multiple, and the moved weights twice
+    # the step, its multiple, the moved weights, and the change that they hold
     objective.memory.check_room(4, "critical_sharpness")
     step = objective.flatten(update) / learning_rate
     if not bool(step.any()):

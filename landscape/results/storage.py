@@ -305,7 +305,7 @@ def _new_dataset(group: h5py.Group, name: str, array: np.ndarray) -> h5d.Dataset
         compressed.flush()
         if array.nbytes < SMALL or array.nbytes <= MOST_INFLATED * compressed.get_storage_size():
             return compressed
-        # such as zeros: `load` takes what claims far more than the file holds for an attack
+        # `load` refuses what claims far more bytes than the file holds, as an attack would; compressed zeros look so
         del compressed, group[name]
     stored_type, space = h5t.py_create(array.dtype, logical=True), h5s.create_simple(array.shape)
     dataset = h5d.create(group.id, name.encode(), stored_type, space if array.ndim else SCALAR, PLAIN)

@@ -45,6 +45,9 @@ def coupled_eigenvalues(operator: Operator, known: Tensor, change: Tensor, value
     """
     length = torch.linalg.vector_norm(change)
     steps = min(STEPS, known.shape[0] - known.shape[1]) if length > 0 else 0
+    if not steps:
+        nothing, whole = (torch.tensor([share], dtype=torch.float64, device="cpu") for share in (0.0, 1.0))
+        return Coupled(nothing, whole, 0)
     basis = torch.zeros(len(change), steps, dtype=torch.float64, device=change.device)
     matrix = torch.zeros(steps, steps, dtype=torch.float64, device="cpu")
     vector, size = change / length, 0
@@ -63,9 +66,5 @@ def coupled_eigenvalues(operator: Operator, known: Tensor, change: Tensor, value
         if is_near_zero or left <= ROUNDING * max(all_of_it, abs(value)):
             break
         vector = image / left
-    if size == 0:
-        return Coupled(
-            torch.zeros(1, dtype=torch.float64, device="cpu"), torch.ones(1, device="cpu").double(), 0
-        )
     nodes, vectors = torch.linalg.eigh(matrix[:size, :size])
     return Coupled(nodes, vectors[0].square(), size)

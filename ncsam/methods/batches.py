@@ -142,7 +142,7 @@ def weight_of(loss_fn: object, targets: Batch) -> float:
     samples = float(samples_in(targets) or 1)
     loss_fn = as_module(loss_fn)
     if counts_labels(loss_fn) and isinstance(targets, Tensor):
-        return float(targets.ne(ignored_or_default(loss_fn)).sum())
+        return float(has_label(loss_fn, targets).sum())
     if not isinstance(loss_fn, nn.CrossEntropyLoss | nn.NLLLoss) or not isinstance(targets, Tensor):
         return samples
     if targets.is_floating_point():

@@ -52,7 +52,9 @@ class FriendlySAM(SAM):
         known = [place for place, before in enumerate(kept) if before is not None]
         before = [average for average in kept if average is not None]
         own = [at_w[place] for place in known]
-        direction, moved = list(at_w), scaled(at_w, 1.0)
+        direction = list(at_w)
+        # copies, because averages outlive the gradient
+        moved = [part.clone() if average is None else part for part, average in zip(at_w, kept, strict=True)]
         if known:
             along = added(own, before, alpha=-self.sigma)
             follows = added(scaled(before, self.momentum), own, alpha=1 - self.momentum)

@@ -20,7 +20,7 @@ class MovingTensors:
         self._moves = WeakIdKeyDictionary()
         self._steps = 0
         self._next_look = 1
-        self._looks = True
+        self.looks = True
 
     def __reduce__(self) -> tuple[type[MovingTensors], tuple[()]]:
         # a copy of a method has other tensors
@@ -29,22 +29,17 @@ class MovingTensors:
     def begin_step(self) -> None:
         """Counts a step, whose pass at w follows."""
         self._steps += 1
-        self._looks = self._steps == self._next_look
-        if self._looks:
+        self.looks = self._steps == self._next_look
+        if self.looks:
             self._next_look *= 4
-
-    @property
-    def looks(self) -> bool:
-        """Whether tensors are copied and compared in this step."""
-        return self._looks
 
     def end_look(self) -> None:
         """Ends the look of this step; its pass at w is over."""
-        self._looks = False
+        self.looks = False
 
     def is_still(self, tensor: Tensor) -> bool:
         """Whether a tensor is large and no pass is known to move it, so that it needs no copy now."""
-        return tensor.numel() >= LARGE and not self._looks and self._moves.get(tensor, True) is False
+        return tensor.numel() >= LARGE and not self.looks and self._moves.get(tensor, True) is False
 
     def note(self, tensor: Tensor, *, moved: bool) -> None:
         """Takes down whether a pass moved a tensor. One that has moved once counts as moving."""

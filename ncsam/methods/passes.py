@@ -107,14 +107,14 @@ class Passes:
             inputs: (batch, ...).
             targets: (batch,).
             indices: int64 (batch,), positions in the training set.
-            moves_statistics: whether state moves, such as the running statistics of BatchNorm and the memory of the
-                loss. It does in the pass at the unperturbed weights.
+            moves_statistics: whether state moves (BatchNorm's statistics, the loss's memory), as in the pass at w.
 
         Returns:
             The mean loss, detached.
         """
-        losses, compared, factor = [], [], self.rank_factor(inputs, targets)
+        losses, compared = [], []
         pieces = self._weighing().pieces(inputs, targets, indices, self.micro_batch_size)
+        factor = self.rank_factor(inputs, targets)
         with nullcontext() if moves_statistics else self.unmoved():
             for number, piece in enumerate(pieces):
                 is_last = number == len(pieces) - 1

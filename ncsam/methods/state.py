@@ -73,13 +73,9 @@ class State:
         found = cls(moving=moving)
         walk = _Walk(found, is_read=is_read)
         own = list(model.modules())
-        trained = [
-            parameter
-            for module in own
-            for _, parameter in module._parameters.items()
-            if parameter is not None and parameter.requires_grad and not is_lazy(parameter)
-        ]
-        found.set_up.weights = {id(parameter): parameter for parameter in model.parameters()}
+        weights = [weight for module in own for weight in module._parameters.values() if weight is not None]
+        trained = [weight for weight in weights if weight.requires_grad and not is_lazy(weight)]
+        found.set_up.weights = {id(weight): weight for weight in weights}
         walk.memory = {parameter.untyped_storage().data_ptr() for parameter in trained}
         walk.seen = {id(module) for module in own}
         for module in own:
@@ -121,7 +117,7 @@ class State:
         """Takes down which large tensors have moved since; a copy that stayed is needed no longer."""
         for tensor, place, numbers in self.copies:
             if not self.moving.is_known_to_move(tensor):
-                moved = _place(tensor) != place or not _has_same_numbers(tensor, numbers)
+                moved = _place(tensor) != place or not has_same_numbers(tensor, numbers)
                 self.moving.note(tensor, moved=moved)
         self.copies = [each for each in self.copies if self.moving.is_known_to_move(each[0])]
         self.note_moves_of_still()
@@ -169,7 +165,7 @@ class State:
             if name not in registry or not _is_same_value(registry[name], tensor):
                 return f"the tensor {name!r}"
         for tensor, place, numbers in self.copies:
-            if _place(tensor) != place or not _has_same_numbers(tensor, numbers):
+            if _place(tensor) != place or not has_same_numbers(tensor, numbers):
                 return f"a tensor of shape {tuple(tensor.shape)}"
         for tensor, version, alias in self.still:
             if _has_moved(tensor, version, alias):
@@ -305,14 +301,14 @@ def _is_same_value(now: Any, then: Any) -> bool:
     if type(now) is not type(then):
         return False
     if isinstance(now, Tensor):
-        return _has_same_numbers(now, then)
+        return has_same_numbers(now, then)
     if isinstance(now, tuple):
         return len(now) == len(then) and all(map(_is_same_value, now, then))
     # NaN is not equal to itself
     return type(now) in UNCHANGEABLE and (now == then or (now != now and then != then))
 
 
-def _has_same_numbers(now: Tensor, then: Tensor) -> bool:
+def has_same_numbers(now: Tensor, then: Tensor) -> bool:
     """Whether tensors are equal, where NaN equals NaN."""
     # what is left of a pass that was mapped over samples has no numbers
     if any(torch._C._functorch.is_functorch_wrapped_tensor(each) for each in (now, then)):

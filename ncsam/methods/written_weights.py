@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ncsam.methods.state import has_same_numbers
+
 
 @dataclass(frozen=True)
 class CopiedWeights:
@@ -32,8 +34,4 @@ class CopiedWeights:
     @torch.no_grad()
     def are_written(self) -> bool:
         """Whether a weight has changed since. NaN is no change."""
-        return any(
-            weight.shape != copy.shape
-            or bool(((weight != copy) & ((weight == weight) | (copy == copy))).any())
-            for weight, copy in zip(self.weights, self.copies, strict=True)
-        )
+        return not all(map(has_same_numbers, self.weights, self.copies))

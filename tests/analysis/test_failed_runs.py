@@ -76,7 +76,7 @@ def test_a_run_without_a_file_is_told_from_one_that_failed(out):
 
 def test_the_row_of_a_failed_run_says_which_method_it_is_of(out, finished):
     store.write_failure(out / RUN, "ValueError: too steep")
-    runs = store.with_failed(store.read_tables([out]), [out])
+    runs = store.with_failed(store.read_tables([out]), [store.unfinished(out)])
     (failed,) = runs[runs["failed"]].to_dict("records")
     whole = store.read_table(finished[1])
     (before,) = whole[

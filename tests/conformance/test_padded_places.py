@@ -77,6 +77,20 @@ def test_a_loss_that_reads_padded_places_is_refused_with_the_remedy(loss_fn):
         Objective(Tagger().to(D), loss_fn, BATCH, forward=run)
 
 
+def of_unmasked_places(outputs, batch):
+    scores, is_padded = outputs
+    return cross_entropy(scores[~is_padded], (batch["words"] % 3)[~is_padded])
+
+
+def test_a_mask_among_the_outputs_stays_a_mask_where_padded_places_are_compared():
+    def with_mask(model, batch):
+        return run(model, batch), batch["padded"]
+
+    model = Tagger().to(D)
+    objective = Objective(model, of_unmasked_places, [BATCH], forward=with_mask, count=count)
+    assert_right(objective, model, loss=lambda model: of_unmasked_places(with_mask(model, BATCH), BATCH))
+
+
 def test_it_is_right_with_the_remedy():
     model = Tagger(enable_nested_tensor=False).to(D)
     objective = Objective(model, of_all_places, BATCH, forward=run)

@@ -90,7 +90,7 @@ def test_its_objective_in_float64_raises_no_warning():
 def test_a_product_that_rounding_spoils_raises_a_warning_by_itself():
     model = that_fits_all_labels(1.5)
     few = Objective(model, nn.CrossEntropyLoss(), (INPUTS, LABELS)).in_float64((INPUTS, LABELS))
-    (message,) = said_by(lambda: warn_of_rounded_products(Hessian.rule, few, None, fits=True))
+    (message,) = said_by(lambda: warn_of_rounded_products(Hessian.rule, model, torch.float32, few, None))
 
     def product(model, inputs):
         draws = torch.Generator().manual_seed(0)
