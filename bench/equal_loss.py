@@ -1,4 +1,6 @@
-"""The figure and the table at equal training loss of docs/findings.md: fixed and redrawn labels along their trainings.
+"""The figure and the table at equal training loss of docs/findings/redrawn-labels.md.
+
+They show fixed and redrawn labels along their trainings.
 
     python bench/equal_loss.py results/static-labels-along results/fresh-labels-along
 

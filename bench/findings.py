@@ -1,27 +1,31 @@
-"""The committed tables behind docs/findings.md: verdicts and mean results of studies.
+"""The committed tables behind the pages of findings: verdicts and mean results of studies.
 
     python bench/findings.py quick results/quick
     python bench/findings.py redrawn results/static-labels results/fresh-labels results/simulated-noise \
         results/smoothed-labels --claims F1 F2 F3
 
-Writes docs/tables/NAME-verdicts.csv and docs/tables/NAME-results.csv, from which the tables of the page are made.
-`tests/test_findings.py` compares the page with them.
+Writes docs/tables/NAME-verdicts.csv and docs/tables/NAME-results.csv, from which the tables in docs/findings/ are made,
+and all verdicts into docs/findings.md. `tests/test_findings.py` compares the pages with the tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from analysis.claims import CLAIMS
+from analysis.claims.effect import NOT_MEASURED
 from analysis.claims.quantities import flag_of
 from analysis.report.chosen import judge_studies, judgements_of
 from analysis.store import read_tables
 from ncsam.probes import GROUPS
 
-TABLES = Path(__file__).resolve().parents[1] / "docs/tables"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+TABLES = DOCS / "tables"
 MEANS = (
     "test_accuracy",
     "best_test_accuracy",
@@ -96,6 +100,37 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index()
 
 
+def overview() -> list[str]:
+    """The rows of docs/findings.md: each claim, with its verdict in every study that measured it."""
+    marked = re.compile(r"<!-- ([\w-]+)-verdicts -->")
+    pages = {
+        name: path.name for path in DOCS.glob("findings/*.md") for name in marked.findall(path.read_text())
+    }
+    verdicts = {
+        name: pd.read_csv(TABLES / f"{name}-verdicts.csv").groupby("claim")["claim_verdict"].first()
+        for name in sorted(pages)
+    }
+    rows = []
+    for claim in CLAIMS.values():
+        studies: dict[str, list[str]] = {}
+        for name, of in verdicts.items():
+            studies.setdefault(of.get(claim.id, NOT_MEASURED), []).append(f"[{name}](findings/{pages[name]})")
+        judged = [
+            f"{verdict}: {', '.join(links)}" for verdict, links in studies.items() if verdict != NOT_MEASURED
+        ]
+        rows.append(f"| {claim.id} | {claim.statement} | {'; '.join(judged)} |")
+    return rows
+
+
+def write_overview() -> None:
+    """Writes the overview between its marks in docs/findings.md."""
+    page = DOCS / "findings.md"
+    lines = ["<!-- overview -->", "| claim | what it says | verdict: studies |", "|---|---|---|", *overview()]
+    start, rest = page.read_text().split(lines[0])
+    _, end = rest.split("<!-- end -->")
+    page.write_text("\n".join([start + lines[0], *lines[1:], "<!-- end -->"]) + end)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -111,6 +146,7 @@ def main() -> None:
     results(read_tables(arguments.results)).to_csv(
         TABLES / f"{arguments.name}-results.csv", index=False, float_format="%.6g"
     )
+    write_overview()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The pages in docs/ and their tables, as the tests read them."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,15 @@ def page_named(name):
 def sentences_of(name):
     """The text of a page on one line, in which sentences are found wherever their lines break."""
     return " ".join(page_named(name).split())
+
+
+def rows_marked(mark):
+    """The rows of the table below a mark, such as <!-- quick-results -->, which one page of findings has."""
+    (page,) = [
+        text for path in DOCS.glob("findings/*.md") if f"<!-- {mark} -->" in (text := path.read_text())
+    ]
+    (table,) = re.findall(rf"<!-- {mark} -->\n(.*?)\n\n", page, flags=re.S)
+    return table.splitlines()
 
 
 def table_named(name):

@@ -8,6 +8,8 @@ from analysis.claims import claim
 
 PAGES = (
     *("benchmarks/curvature.md", "benchmarks/surfaces.md", "benchmarks/training.md"),
+    *("findings/explanations.md", "findings/flatness.md", "findings/quick.md", "findings/redrawn-labels.md"),
+    *("findings/text-and-people.md", "findings/the-method.md"),
     *(
         "along-training.md",
         "any-batch.md",
@@ -47,7 +49,7 @@ def test_snippets_run_in_the_order_of_the_page(page, pytestconfig, tmp_path, mon
 
 def test_every_page_is_tested_and_points_at_what_exists(pytestconfig):
     folder = pytestconfig.rootpath / "docs"
-    pages = [*folder.glob("*.md"), *folder.glob("benchmarks/*.md")]
+    pages = [*folder.glob("*.md"), *folder.glob("benchmarks/*.md"), *folder.glob("findings/*.md")]
     # the gallery reads the folder of a study: tests/analysis/test_gallery_page.py
     assert sorted(str(path.relative_to(folder)) for path in pages) == sorted([*PAGES, "gallery.md"])
     for page in pages:

@@ -1,11 +1,19 @@
-"""Every number of the tables in docs/findings.md and of README's findings is that of a committed table."""
+"""Every number of the tables in the pages of findings and of README's findings is that of a committed table."""
 
 import re
 
 import pandas as pd
 import pytest
 
-from tests.doc_pages import assert_said, page_named, redrawn_less_fixed, sentences_of, table_named
+from bench.findings import overview
+from tests.doc_pages import (
+    assert_said,
+    page_named,
+    redrawn_less_fixed,
+    rows_marked,
+    sentences_of,
+    table_named,
+)
 
 STUDIES = (
     *("quick", "redrawn", "redrawn-cnn", "redrawn-resnet", "redrawn-resnet20"),
@@ -80,16 +88,15 @@ def table(study, kind):
     ],
 )
 def test_the_page_has_the_rows_of_the_table_and_no_other(study, kind):
-    page = page_named("findings")
-    (section,) = re.findall(rf"<!-- {study}-{kind} -->\n(.*?)\n\n", page, flags=re.S)
+    rows = rows_marked(f"{study}-{kind}")[2:]
     expected = [row for row in map(RENDERED[kind], table(study, kind).to_dict("records")) if row]
     if kind == "verdicts":
-        shown = [row for row in expected if row in section]
+        shown = [row for row in expected if row in rows]
         predictions = [row for row in expected if row.split(" | ")[1] == "prediction"]
         assert set(predictions) <= set(shown)
     else:
         shown = expected
-    assert section.splitlines()[2:] == shown
+    assert rows == shown
 
 
 @pytest.mark.parametrize("study", OF_ACCURACY)
@@ -101,9 +108,14 @@ def test_the_page_has_the_accuracies_of_the_table(study):
         for name, row in zip(shares.index, shares.to_numpy(), strict=True)
     ]
     header = f"| last accuracy, % | {' | '.join(f'{rate:.0%}' for rate in shares.columns)} |"
-    (section,) = re.findall(rf"<!-- {study}-results -->\n(.*?)\n\n", page_named("findings"), flags=re.S)
-    lines = section.splitlines()
-    assert [lines[0], *lines[2:]] == [header, *rows]
+    names, _, *accuracies = rows_marked(f"{study}-results")
+    assert [names, *accuracies] == [header, *rows]
+
+
+def test_the_overview_has_the_verdict_of_every_claim_in_every_table():
+    page = page_named("findings")
+    (found,) = re.findall(r"<!-- overview -->\n(.*?)<!-- end -->", page, flags=re.S)
+    assert found.splitlines()[2:] == overview()
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +208,7 @@ def test_redrawn_labels_stand_supported(study):
 
 
 def test_what_is_said_of_the_cnn_is_in_its_table():
-    page = sentences_of("findings")
+    page = sentences_of("findings/redrawn-labels")
     results = table("redrawn-cnn", "results").set_index(["noise_kind", "noise_rate", "method"])
     of_mlp = table("redrawn", "results").set_index(["noise_kind", "noise_rate", "method"])
     clean, fixed = (results.loc[("symmetric", rate, "SGD")] for rate in (0.0, 0.4))
@@ -229,7 +241,7 @@ def test_what_is_said_of_the_cnn_is_in_its_table():
 
 
 def test_what_is_said_of_the_resnet_is_in_its_table():
-    page = sentences_of("findings")
+    page = sentences_of("findings/redrawn-labels")
     results = table("redrawn-resnet", "results").set_index(["noise_kind", "noise_rate"])
     clean, fixed = (results.loc[("symmetric", rate)] for rate in (0.0, 0.4))
     fresh = results.loc[("symmetric, redrawn each step", 0.4)]
@@ -269,10 +281,8 @@ def equal_loss_row(row):
 
 
 def test_the_table_at_equal_training_loss_is_the_committed_one():
-    page = page_named("findings")
-    (section,) = re.findall(r"<!-- equal-loss -->\n(.*?)\n\n", page, flags=re.S)
     rows = table_named("equal-loss").to_dict("records")
-    assert section.splitlines()[2:] == [equal_loss_row(row) for row in rows]
+    assert rows_marked("equal-loss")[2:] == [equal_loss_row(row) for row in rows]
 
 
 def test_what_is_said_at_equal_training_loss_is_in_the_tables():
@@ -298,7 +308,7 @@ def test_what_is_said_at_equal_training_loss_is_in_the_tables():
     }
     whole = f"{fixed.loc[0.6, '0.4 nat'] / fixed.loc[0.0, '0.4 nat']:.1f} times"
     said = {
-        "findings": (
+        "findings/redrawn-labels": (
             f"by {-f4['estimate']:.2f} decades [{-f4['high']:.2f}, {-f4['low']:.2f}] at the lowest",
             f"by {-f4_highest['estimate']:.2f} [{-f4_highest['high']:.2f}, {-f4_highest['low']:.2f}] at the highest",
             f"against {-gap:.2f} at the last epoch",
@@ -337,7 +347,7 @@ def test_what_is_said_of_the_parts_of_sam_is_in_the_table():
         for m in ("J-SAM", "SAM", "L-SAM")
     ]
     said = {
-        "findings": (
+        "findings/explanations": (
             f"J-SAM is {over_sgd:.1f} points more accurate",
             f"L-SAM is {-points(f'{accuracy}L-SAM less J-SAM < 0'):.1f} points less accurate",
             f"({points(j_less_sam):+.1f} points [{points(j_less_sam, 'low'):+.1f}, {points(j_less_sam, 'high'):+.1f}])",
@@ -371,7 +381,7 @@ def test_what_is_said_of_the_bound_is_in_its_table():
     above = effects.loc["bound less 1, above which it says nothing, 0-1 loss < 0", "estimate"]
     order = effects.loc["bound of Theorem 1, 0-1 loss with test loss over methods, within noise rate > 0"]
     complexity = effects.loc["complexity term of the bound, 0-1 loss against noise rate, SGD > 0", "estimate"]
-    page = sentences_of("findings")
+    page = sentences_of("findings/the-method")
     for number in (
         f"lies {above:.1f} above 1",
         f"is {order['estimate']:.2f} [{order['low']:.0f}, {order['high']:+.2f}]",

@@ -1,4 +1,4 @@
-"""What docs/findings.md says of wrong labels sample by sample, of critical steps and of the edge of stability."""
+"""What the pages of findings say of wrong labels sample by sample, of critical steps and of the edge of stability."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_what_is_said_of_single_samples_is_in_the_table(effects):
     assert at_equal["verdict"] == "inconclusive"
     assert_said(
         {
-            "findings": (
+            "findings/explanations": (
                 "in {:.0f}% of pairs, where the loss does in {:.0f}%".format(
                     *(50 + 100 * x for x in over_all)
                 ),
@@ -55,7 +55,7 @@ def test_what_is_said_of_critical_steps_is_in_the_tables(effects):
     early, late, count = (runs.agg(rule) for rule in (at_once, longer, "count"))
     assert_said(
         {
-            "findings": (
+            "findings/explanations": (
                 f"SGD's mean is {with_interval(effects.loc[f'{REACH}, SGD < 0'])}",
                 f"in {early['SGD']} of SGD's {count['SGD']} runs and in {early['SAM']} of SAM's {count['SAM']}",
                 f"in {late['SGD']} of SGD's runs and in {late['SAM']} of SAM's the loss with true labels",
@@ -82,7 +82,7 @@ def test_what_is_said_of_the_edge_of_stability_is_in_the_table(effects):
     assert growth["verdict"] == "inconclusive"
     assert_said(
         {
-            "findings": (
+            "findings/explanations": (
                 f"SGD's by {with_interval(-sgd[['estimate', 'low', 'high']].rename(SWAPPED))} decades",
                 f"SAM's by {with_interval(-sam[['estimate', 'low', 'high']].rename(SWAPPED))} decades below its own",
                 f"{with_interval(growth).replace(' [', ' decades per 100% wrong labels [')}",

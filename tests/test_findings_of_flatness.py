@@ -1,11 +1,9 @@
-"""What docs/findings.md and docs/answer.md say of the penalty on flatness and of the nine cells is in the tables."""
-
-import re
+"""What the pages say of the penalty on flatness, of the six series and of the landscape studies is in the tables."""
 
 import pytest
 
 from analysis.claims.variants import REDRAWN
-from tests.doc_pages import assert_said, page_named, table_named
+from tests.doc_pages import assert_said, rows_marked, table_named
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,7 @@ def test_what_is_said_of_the_penalty_against_sgd_is_in_the_table(effects, result
     assert recovered_best["verdict"] == "inconclusive"
     assert_said(
         {
-            "findings": (
+            "findings/explanations": (
                 f"lowers tr JᵀJ by {decades} against SGD; the network memorizes {fewer} fewer",
                 f"is {gain} more accurate [{low:.1f}, {high:.1f}]",
                 f"gives {100 * recovered_late['estimate']:.0f} points more of the wrongly labeled samples their true",
@@ -76,7 +74,7 @@ def test_what_is_said_of_the_penalty_against_other_methods_is_in_the_table(effec
     better = 100 * (fisher["test_accuracy_mean"] - penalty["test_accuracy_mean"])
     assert_said(
         {
-            "findings": (
+            "findings/explanations": (
                 "tr JᵀJ lies {:.2f} decades [{:.2f}, {:.2f}] below that of SAM".format(
                     *-flatter[["estimate", "high", "low"]]
                 ),
@@ -94,7 +92,9 @@ def test_what_one_choice_for_all_seeds_gave_is_in_the_table(results):
     place = ("Fisher penalty", 0.2)
     before = table_named("trace-penalty-one-choice-results").set_index(["method", "noise_rate"])
     one, each = (100 * table.loc[place, "test_accuracy_mean"] for table in (before, results))
-    assert_said({"findings": (f"{one:.1f}% accurate; with a choice for each seed it is {each:.1f}%",)})
+    assert_said(
+        {"findings/explanations": (f"{one:.1f}% accurate; with a choice for each seed it is {each:.1f}%",)}
+    )
 
 
 NAMES = {"mnist-5k": "MNIST digits", "fashion-mnist": "Fashion-MNIST", "digits": "digits of scikit-learn"}
@@ -120,8 +120,7 @@ def cell_rows():
 
 
 def test_the_table_of_the_cells_is_the_committed_one():
-    (section,) = re.findall(r"<!-- redrawn-cells -->\n(.*?)\n\n", page_named("findings"), flags=re.S)
-    assert section.splitlines()[2:] == cell_rows()
+    assert rows_marked("redrawn-cells")[2:] == cell_rows()
 
 
 def test_what_is_said_of_the_six_series_is_in_the_table():
@@ -147,7 +146,7 @@ def test_what_is_said_of_the_six_series_is_in_the_table():
     wrong_mean = ("mnist-5k", "part-dependent", 0.6), ("mnist-5k", f"part-dependent{REDRAWN}", 0.6)
     assert_said(
         {
-            "findings": (
+            "findings/redrawn-labels": (
                 f"tr JᵀJ is {gap} below",
                 "relative sharpness {:.2f} [{:.2f}, {:.2f}] below".format(
                     *(-relative[["estimate", "high", "low"]])
@@ -206,8 +205,8 @@ def test_what_is_said_of_the_search_from_more_starts_is_in_its_tables():
                 f"by up to {moved.max():.0%}",
                 f"missed {before['missed']:.0f} of {before['searches']:.0f} plain ones by more than 3%, by up to "
                 f"{before['worst']:.0%}",
-                gap,
-            )
+            ),
+            "findings/quick": (gap,),
         }
     )
 
@@ -237,7 +236,7 @@ def test_what_is_said_of_noise_in_the_four_landscape_studies_is_in_the_table(lan
     falls = [decades("sharpness, true labels", method) for method in ("SAM", "NCSAM")]
     assert_said(
         {
-            "findings": (
+            "findings/flatness": (
                 f"top eigenvalue by {eigenvalue}",
                 f"sharpness by {of('sharpness, observed labels')} with observed labels",
                 f"and {of('sharpness, true labels')} with true ones",
@@ -282,7 +281,7 @@ def test_what_is_said_of_methods_in_the_four_landscape_studies_is_in_the_table(l
     corrected = landscapes.loc[over_methods.format("norm of the functional Hessian, true", ""), "p"]
     assert_said(
         {
-            "findings": (
+            "findings/flatness": (
                 f"with true labels by {flatter}",
                 f"as large ({observed['estimate']:.2f})",
                 f"flatter than SAM, by {of_ncsam}",
@@ -305,8 +304,7 @@ def test_the_table_of_methods_is_the_committed_one():
         for method, of in of_rates
         for pair in [(of["test_accuracy_mean"], of["sharpness_clean_mean"])]
     ]
-    (section,) = re.findall(r"<!-- flatness-results -->\n(.*?)\n\n", page_named("findings"), flags=re.S)
-    assert section.splitlines()[2:] == rows
+    assert rows_marked("flatness-results")[2:] == rows
 
 
 def most_accurate(results):
@@ -351,7 +349,7 @@ def test_what_is_said_of_flat_methods_is_in_the_tables():
     assert sharpness["SAM, oracle"].gt(sharpness["SAM, rho 0.2"]).all()
     assert_said(
         {
-            "findings": (
+            "findings/flatness": (
                 f"accuracy is {intervals[0]}, with either labeling",
                 f"({intervals[1]})",
                 f"of the {len(controls)} controls that were measured",

@@ -1,4 +1,4 @@
-"""What docs/findings.md says of a deeper network, human labels, width, regularizers, alarms and SAM's controls."""
+"""What the pages of findings say of a deeper network, human labels, width, regularizers, alarms and SAM's controls."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_what_is_said_of_the_width_is_in_the_tables():
     shares = [f"{memorized[f'SAM, width {width}']:.0f}%" for width in wide]
     assert_said(
         {
-            "findings": (
+            "findings/flatness": (
                 f"+{gain} of accuracy per tenfold number of weights {interval}",
                 f"(+{eigenvalue} decades)",
                 f"({accuracy['SAM, width 8']:.1f}% where SGD has {accuracy['SGD, width 8']:.1f}%)",
@@ -53,7 +53,7 @@ def test_what_is_said_of_regularizers_is_in_the_tables():
     clean, interval = numbers(effects, f"sharpness, observed labels, without wrong labels: {pairs[0]} > 0")
     assert_said(
         {
-            "findings": (
+            "findings/flatness": (
                 f"+{points[0]} and +{sharper[0]} decades of sharpness {sharper[1]}",
                 f"+{points[1]} and {flatter[0]} decades {flatter[1]}",
                 "how much each memorizes does ({} and {} of".format(*of_both("wrong labels memorized", "<")),
@@ -83,7 +83,7 @@ def test_what_is_said_of_alarms_is_in_the_table():
     assert effects.loc[share.format(loss, clean), "estimate"] == 1
     assert_said(
         {
-            "findings": (
+            "findings/flatness": (
                 f"(+{rise[0]} decades per 100% {rise[1]})",
                 f"{lead[0]} epochs after the best test accuracy {lead[1]}",
                 f"by {earlier[0]} epochs {earlier[1]}",
@@ -111,7 +111,7 @@ def test_what_is_said_of_sams_controls_is_in_the_tables():
     assert others == pytest.approx([1.3, 0.1], abs=0.1)
     assert_said(
         {
-            "findings": (
+            "findings/the-method": (
                 "at 20% ({:.0f}% and {:.0f}%)".format(*lowest),
                 f"at 20% and {gain['SAM, oracle', 0.4]:.1f} at 40%",
                 f"the clean perturbation 0.1 and {gain['SAM, clean perturbation', 0.4]:.1f}",
@@ -142,7 +142,7 @@ def test_what_is_said_of_the_deeper_resnet_is_in_its_tables():
     shares = [f"{100 * run['test_accuracy_mean']:.0f}%" for run in (fresh, fixed)]
     assert_said(
         {
-            "findings": (
+            "findings/redrawn-labels": (
                 f"a tr JᵀJ {-jacobian['estimate']:.2f} decades below that of fixed ones, and an accuracy "
                 f"{100 * accuracy['estimate']:.0f} points higher ({shares[0]} and {shares[1]})",
                 f"Relative sharpness is {-relative['estimate']:.2f} decades lower, with an interval from "
@@ -177,7 +177,7 @@ def test_what_is_said_of_labels_that_people_gave_is_in_the_tables():
     memorized = 100 * means["memorized_mean"]
     assert_said(
         {
-            "findings": (
+            "findings/text-and-people": (
                 f"SAM is {sam} points less accurate than SGD here {sam_interval}, and NCSAM {ncsam} points more than "
                 f"SAM {ncsam_interval}",
                 f"for {memorized['SGD']:.0f}% of the wrongly labeled samples under SGD and for "

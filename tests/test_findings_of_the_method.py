@@ -1,4 +1,4 @@
-"""What docs/findings.md says of NCSAM's mechanism, its settings and the transformer is in the tables."""
+"""What the pages of findings say of NCSAM's mechanism, its settings and the transformer is in the tables."""
 
 from tests.doc_pages import assert_said, table_named
 
@@ -14,7 +14,7 @@ def test_what_is_said_of_the_transformer_is_in_the_table():
     assert imitated["verdict"] == "contradicted in these cells"
     assert_said(
         {
-            "findings": (
+            "findings/text-and-people": (
                 "{:.1f}% of the wrong labels with AdamW, {:.1f}% with SAM and {:.1f}% with NCSAM".format(
                     *memorized[["AdamW", "SAM", "NCSAM"]]
                 ),
@@ -71,7 +71,7 @@ def test_what_is_said_of_the_mechanism_is_in_the_table():
     oracle = effects.loc[accuracy.format("SAM, oracle less NCSAM > 0"), "estimate"]
     assert_said(
         {
-            "findings": (
+            "findings/the-method": (
                 f"equivalent in accuracy (G1: {points(effects.loc[accuracy.format('NCSAM less SAM > 0')])})",
                 f"are {100 * effects.loc[accuracy.format('SAM less SGD > 0'), 'estimate']:.0f} points more accurate",
                 f"SAM's gain is {points(best)[1:]}, inconclusive",
@@ -126,7 +126,7 @@ def test_what_is_said_of_noise_and_flatness_over_six_series_is_in_the_table():
     )
     assert_said(
         {
-            "findings": (
+            "findings/flatness": (
                 f"by {of(growth('top eigenvalue, observed labels'))}".replace(
                     " [", " decades per 100% wrong labels ["
                 ),
@@ -179,7 +179,7 @@ def test_what_is_said_of_the_settings_is_in_the_table():
     assert at_best["verdict"] == "equivalent in these cells"
     assert_said(
         {
-            "findings": (
+            "findings/the-method": (
                 "falls by {:.1f} points for each 0.1 of kappa [{:.1f}, {:.1f}]".format(
                     *(-strength[["estimate", "high", "low"]])
                 ),

@@ -1,12 +1,10 @@
-"""What docs/findings.md says of early noise, spectra of the weights, early Fisher traces and damping."""
-
-import re
+"""What the pages of findings say of early noise, spectra of the weights, early Fisher traces and damping."""
 
 import numpy as np
 import pytest
 
 from ncsam.probes import GROUPS
-from tests.doc_pages import assert_said, page_named, table_named
+from tests.doc_pages import assert_said, rows_marked, table_named
 
 TAIL = "tail index of the weight matrices' spectra"
 NORM = "norm of the weight matrices"
@@ -66,7 +64,7 @@ def test_what_is_said_of_early_noise_is_in_the_tables(cells):
     assert sgd.index[-1] == ("mnist-5k", "part-dependent", 0.6)
     assert_said(
         {
-            "findings": (
+            "findings/explanations": (
                 f"SGD has memorized {early[0]} points more wrong labels {early[1]}",
                 f"first fitted, {fit[0]} points more {fit[1]}",
                 f"p is {p_early} and {p_fit}",
@@ -101,7 +99,7 @@ def test_what_is_said_of_spectra_is_in_the_tables(cells):
     assert by_parts[0.6] == index[~stays].max()
     assert_said(
         {
-            "findings": (
+            "findings/explanations": (
                 f"grows by {growth['estimate']:.2f} per 100% wrong labels [{growth['low']:.2f}, {growth['high']:.2f}]",
                 f"that is inconclusive (p is {growth['p']:.3f})",
                 f"the growth is {both['estimate']:.2f} [{both['low']:.2f}, {both['high']:.2f}] and supported",
@@ -139,7 +137,7 @@ def test_what_is_said_of_simulated_labels_at_equal_uncertainty_is_in_the_table()
     assert opposite["verdict"] == "supported in these cells"
     assert_said(
         {
-            "findings": (
+            "findings/redrawn-labels": (
                 f"is {shown[0]}, with random flips {shown[1]}",
                 f"takes {in_gradient:.2f} decades, redrawn labels take {redrawn:.2f}",
                 "The opposite sign sharpens too ({:.2f} [{:.2f}, {:.2f}])".format(
@@ -162,8 +160,7 @@ def damping_row(method, of):
 
 def test_the_table_of_damping_is_the_committed_one():
     results = table_named("damping-results").groupby("method", sort=False)
-    (section,) = re.findall(r"<!-- damping-results -->\n(.*?)\n\n", page_named("findings"), flags=re.S)
-    assert section.splitlines()[2:] == [damping_row(method, of) for method, of in results]
+    assert rows_marked("damping-results")[2:] == [damping_row(method, of) for method, of in results]
 
 
 def test_what_is_said_of_damping_is_in_the_tables():
@@ -203,7 +200,7 @@ def test_what_is_said_of_damping_is_in_the_tables():
     lost = accuracy[without] - accuracy["NCSAM"]
     assert_said(
         {
-            "findings": (
+            "findings/the-method": (
                 f"by {ambiguous[0]} decades {ambiguous[1]}, as H1 predicts",
                 f"smaller too, by {confident[0]} {confident[1]}",
                 f"({wrong})",
@@ -271,7 +268,7 @@ def test_what_is_said_of_early_traces_and_equal_uncertainty_is_in_the_table():
     ]
     assert_said(
         {
-            "findings": (
+            "findings/explanations": (
                 f"tau is {with_interval(f'{trace} with {memorized}{within} > 0')} with the wrong",
                 f"memorized and {with_interval(f'{trace} with {late}{within} > 0')}",
                 f"has a tau of {verdicts.loc[f'{loss} with {memorized}{within} < 0', 'estimate']:.2f}",
