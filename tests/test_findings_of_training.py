@@ -271,6 +271,9 @@ def test_what_is_said_of_early_traces_and_equal_uncertainty_is_in_the_table():
             "findings/explanations": (
                 f"tau is {with_interval(f'{trace} with {memorized}{within} > 0')} with the wrong",
                 f"memorized and {with_interval(f'{trace} with {late}{within} > 0')}",
+                "p is {:.3f} and {:.3f}".format(
+                    *(verdicts.loc[f"{trace} with {of}{within} > 0", "p"] for of in (memorized, late))
+                ),
                 f"has a tau of {verdicts.loc[f'{loss} with {memorized}{within} < 0', 'estimate']:.2f}",
                 f"({with_interval(f'{trace} with {memorized}{within}, given {loss} > 0')})",
                 f"({with_interval(f'{jacobian} with {memorized}{within} > 0')})",
