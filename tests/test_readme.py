@@ -21,6 +21,7 @@ MINIATURE = {
     r"^samples = .*": "samples = 50",
     r"^surface_steps = .*": "surface_steps = 3",
     r"^line_steps = .*": "line_steps = 3",
+    r"# Controls[\s\S]*?(?=\[selection\])": "",
 }
 
 

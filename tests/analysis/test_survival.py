@@ -22,7 +22,7 @@ from analysis.plan import Choice, final_runs, read_study, selection_runs
 from analysis.run.context import RunContext
 from analysis.run.one_run import execute, fingerprint_of_training
 from tests.analysis.small_study import STUDY, assert_same_results, study, write_study
-from tests.analysis.tiny_study import LONGER, TINY, interrupted_in_training, run_tiny
+from tests.analysis.tiny_study import LONGER, TINY, finished_tiny, interrupted_in_training, run_tiny
 
 
 def test_worker_processes_give_the_same_bits(finished, tmp_path):
@@ -36,8 +36,14 @@ def test_worker_processes_give_the_same_bits(finished, tmp_path):
         assert_same_results(file, out / file.relative_to(again))
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return finished_tiny(folder, LONGER)
+
+
 @pytest.mark.parametrize("victim", ["parent", "worker"])
-def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(tmp_path, victim):
+def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(undisturbed, tmp_path, victim):
     again = tmp_path / "killed"
     code = (
         "import sys, pathlib\n"
@@ -69,8 +75,6 @@ def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(tmp_path, vict
         run_tiny(tmp_path, again, LONGER)
     else:
         assert process.wait(timeout=120) == 0
-    undisturbed = tmp_path / "undisturbed"
-    run_tiny(tmp_path, undisturbed, LONGER)
     for file in store.run_files(undisturbed):
         assert_same_results(file, again / file.relative_to(undisturbed))
 
