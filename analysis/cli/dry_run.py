@@ -20,7 +20,7 @@ from analysis.engine.progress import say
 from analysis.engine.selection import check_choice, choose
 from analysis.engine.time_left import in_words, time_left
 from analysis.engine.work import kind_of, load_checked_data
-from analysis.plan import Run, Study, final_runs, selection_runs
+from analysis.plan import Run, Study, all_trials, final_runs
 from analysis.plan.against_data import check_against_data, memory_of_a_run
 from analysis.run import RunContext
 from analysis.run.forecast import seconds_of_training
@@ -41,8 +41,7 @@ def print_plan(study: Study, root: Path, resources: Resources, console: Console)
         StoreError: the study itself would refuse the folder: it holds something else, another study, or runs of this
             study with other settings, other data or another choice of hyper-parameters.
     """
-    finals = final_runs(study)
-    trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
+    finals, trials = final_runs(study), all_trials(study)
     records = store.look_into_folder(root, study, finals + trials, partial(say, console))
     for run in finals:
         if choice := choose(study, run, records):

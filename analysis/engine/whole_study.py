@@ -12,7 +12,7 @@ from analysis.engine import IN_THIS_PROCESS, Resources, open_engine
 from analysis.engine.progress import Planned, RunsProgress, say
 from analysis.engine.selection import check_choice, choose, only_choice
 from analysis.engine.work import Outcome, Work, check_data_of_finished, kind_of, load_checked_data
-from analysis.plan import Choice, Run, Study, final_runs, selection_runs
+from analysis.plan import Choice, Run, Study, all_trials, final_runs
 from analysis.plan.against_data import check_against_data
 from analysis.plan.own_parts import loaded
 from analysis.run.context import RunContext
@@ -37,9 +37,7 @@ def run_study(
     """
     console = console or Console()
     data_dir, own_parts = resources.data_dir, loaded(study.own_parts)
-    finals = final_runs(study)
-    # several runs share their trials
-    trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
+    finals, trials = final_runs(study), all_trials(study)
     with (
         store.locked(root, partial(say, console)),
         open_engine(resources) as engine,

@@ -20,10 +20,12 @@ from ncsam.options import Registry, check_names, quoted
 
 def check_model(name: str, options: dict[str, Any], field: str = "model") -> None:
     """Raises ValueError unless each option has the type of its default and a plausible size."""
+    with _within(f"{field}.name", named=True):
+        known = model_options(name)
     with _within(field):
         check_model_options(name, options)
     for key, value in options.items():
-        if isinstance(model_options(name)[key], float) and not 0 <= value < 1:
+        if isinstance(known[key], float) and not 0 <= value < 1:
             raise ValueError(f"{field}.{key}: must be a share from 0 to below 1, got {quoted(value)}")
 
 
