@@ -18,7 +18,7 @@ from rich.text import Text
 
 from analysis import store
 from analysis.plan import final_runs, read_study
-from analysis.printable import printable
+from analysis.printable import printable, say
 from landscape.results.wording import listed
 from ncsam import METRICS
 from ncsam.evaluation import LOSS_METRICS
@@ -61,16 +61,16 @@ def _print_folder(root: Path, console: Console) -> None:
         f"runs: {len(there)} of {len(planned)} finished" + (f", {len(failed)} failed" if failed else ""),
     ]
     for line in lines:
-        _say(console, line)
+        say(console, line)
     if (root / INDEX).is_file():
-        _say(console, f"index: ncsam info {root / INDEX} lists its columns")
+        say(console, f"index: ncsam info {root / INDEX} lists its columns")
     if there:
-        _say(console, f"a run: ncsam info {root / there[0].path}")
+        say(console, f"a run: ncsam info {root / there[0].path}")
 
 
 def _print_index(root: Path, console: Console) -> None:
     table = store.read_table(root)
-    _say(console, f"{root / INDEX}: a table of {len(table)} runs and {len(table.columns)} columns")
+    say(console, f"{root / INDEX}: a table of {len(table)} runs and {len(table.columns)} columns")
     view = Table(box=None, pad_edge=False)
     for name in ("column", "type", "unit", "values"):
         view.add_column(name, overflow="fold")
@@ -104,19 +104,19 @@ def _range_of(values: pd.Series) -> str:
 
 def _print_run(path: Path, console: Console) -> None:
     stored = store.read_config(path)
-    _say(console, f"{path}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
+    say(console, f"{path}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
     settings = {
         "hyperparameters": stored.hyperparameters,
         **stored.config.as_plain(),
         "versions": stored.versions,
     }
     for name, value in _dotted(settings):
-        _say(console, f"  {name}: {json.dumps(value)}")
+        say(console, f"  {name}: {json.dumps(value)}")
     console.print(Text("results"), style="bold")
     for name, value in store.scalars(path).items():
         if not (isinstance(value, float) and math.isnan(value)):
             shown = f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}"
-            console.print(printable(shown), markup=False)
+            say(console, shown)
     _print_groups(path, console)
 
 
@@ -155,7 +155,3 @@ def _print_groups(path: Path, console: Console) -> None:
 
 def _about(item: h5py.Dataset) -> tuple[str, str]:
     return str(item.attrs.get("units", "")), str(item.attrs.get("description", ""))
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

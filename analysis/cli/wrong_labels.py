@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import figures
 from analysis.cli.png import write_png
-from analysis.printable import printable
+from analysis.printable import say
 from analysis.store import check_writable
 from ncsam import (
     DATASETS,
@@ -89,9 +89,9 @@ def detect_wrong_labels(plan: DetectionPlan, console: Console) -> None:
         _print_quality(found, labels, console)
     else:
         _print_suspects(found, console)
-    _say(console, f"table: {plan.out} ({len(found.ids):,} samples, by {', '.join(found.criteria)})")
+    say(console, f"table: {plan.out} ({len(found.ids):,} samples, by {', '.join(found.criteria)})")
     for picture in _pictures(plan, data, labels, found, dynamics, knows_truth):
-        _say(console, f"picture: {picture}")
+        say(console, f"picture: {picture}")
     _remove_checkpoints(plan)
 
 
@@ -285,15 +285,15 @@ def _warn_if_nothing_was_learned(dynamics: TrainingDynamics, labels: NoisyLabels
             f"{most:.0%}: it learned nothing, and the order says nothing; try more --epochs, another --learning-rate "
             "or another --model"
         )
-        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        say(console, text, style="yellow")
 
 
 def _print_quality(found: Detection, labels: NoisyLabels, console: Console) -> None:
     wrong = int(labels.is_wrong.sum())
-    _say(console, f"{wrong:,} of {len(found.ids):,} labels are wrong ({labels.realised_rate:.1%})")
+    say(console, f"{wrong:,} of {len(found.ids):,} labels are wrong ({labels.realised_rate:.1%})")
     if min(wrong, len(found.ids) - wrong) < 2:
         return
-    _say(console, "how well each criterion finds them, with 95% intervals:")
+    say(console, "how well each criterion finds them, with 95% intervals:")
     table = Table()
     for column in ("criterion", "AUROC", "average precision", "precision at the noise rate"):
         table.add_column(column)
@@ -308,7 +308,7 @@ def _with_interval(number: Interval) -> str:
 
 
 def _print_suspects(found: Detection, console: Console) -> None:
-    _say(console, f"the most suspicious labels by {found.criteria[0]}:")
+    say(console, f"the most suspicious labels by {found.criteria[0]}:")
     table = Table()
     for column in ("id", "label", "proposed"):
         table.add_column(column)
@@ -349,7 +349,3 @@ def _pictures(
         write_png(path, figure)
         paths.append(path)
     return paths
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

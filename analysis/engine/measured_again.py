@@ -11,7 +11,7 @@ from rich.console import Console
 
 from analysis import store
 from analysis.engine import IN_THIS_PROCESS, Resources, open_engine
-from analysis.engine.progress import Planned, RunsProgress, say
+from analysis.engine.progress import Planned, RunsProgress
 from analysis.engine.work import Outcome, Work, check_data_of_finished, kind_of, load_checked_data
 from analysis.plan import Run, Study, final_runs, read_study
 from analysis.plan.consistency import check_consistency
@@ -19,6 +19,7 @@ from analysis.plan.errors import one_of
 from analysis.plan.own_parts import loaded
 from analysis.plan.run_config import first_difference
 from analysis.plan.study import MeasureSettings
+from analysis.printable import say
 from analysis.run.context import RunContext
 from analysis.run.measured_again import measure_again
 from analysis.run.measurements import MEASURES
@@ -54,25 +55,26 @@ def measure_study(
         EngineError: the engine does not exist here, or is gone.
     """
     console = console or Console()
+    tell = partial(say, console, style="yellow")
     data_dir = resources.data_dir
     names = [one_of(name, MEASURES) for name in names] or list(MEASURES)
     store.check_is_study(root)
     with (
-        store.locked(root, partial(say, console)),
+        store.locked(root, tell),
         open_engine(resources) as engine,
     ):
         store.remove_temporary_files(root)
         kept = read_study(root / "study.toml")
         asked = _with_settings(kept, study or kept, names, root)
         finals, own_parts = final_runs(asked), loaded(asked.own_parts)
-        records, outdated, failed = _looked_at(root, finals, names, partial(say, console))
+        records, outdated, failed = _looked_at(root, finals, names, tell)
         if not records and not failed:
             raise store.StoreError(f"results: no run of {root} has finished")
         data = ""
         if outdated:
             data = load_checked_data(root, finals[0], data_dir, records)[1]
         else:
-            check_data_of_finished(root, finals[0], data_dir, records, partial(say, console))
+            check_data_of_finished(root, finals[0], data_dir, records, tell)
         # written before the first run, so that after a kill the study of the folder has the new settings
         store.write_study(root, asked)
         planned = {run.path: Planned(run.title, kind_of(run)) for run in finals if run.path in records}
