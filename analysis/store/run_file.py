@@ -93,7 +93,17 @@ def read_config(path: Path) -> StoredRun:
 
 
 def config_of(file: h5py.File) -> StoredRun:
-    """The `/config` of an open run file."""
+    """The `/config` of an open run file.
+
+    Raises:
+        BrokenFileError: the configuration makes no sense.
+        StoreError: a later version wrote the file.
+    """
+    with faults_named(file.filename):
+        return _config_of(file)
+
+
+def _config_of(file: h5py.File) -> StoredRun:
     attributes = file["config"].attrs
     written = json.loads(attributes["config"])
     if digest(written) != attributes["fingerprint"]:
@@ -119,7 +129,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     Raises:
         FileNotFoundError: the file does not exist.
         BrokenFileError: the file is no whole run file, its bytes have changed, or it leads to other files. Also if
-            something turns out to be missing while it is read.
+            HDF5 cannot read a part of it within the context.
         StoreError: a later version wrote the file.
     """
     if not path.exists():
@@ -134,23 +144,47 @@ def opened(path: Path) -> Iterator[h5py.File]:
             f"file: {path} is not a whole HDF5 file; if it was a run's, delete it and run the study again"
         ) from error
     with file:
-        try:
+        with faults_named(path):
             check_trusted(file, path)
             _check_schema(file, path, has_seal)
+        # any other error within the context is one of the code there, and no reason to call the file broken
+        try:
             yield file
-        except ValidationError as error:
-            # an unknown setting is one of a later version, and the file is not broken
-            is_later = all(fault["type"] == "extra_forbidden" for fault in error.errors())
-            first = error.errors()[0]
-            words = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise (StoreError if is_later else BrokenFileError)(
-                f"file: {path} does not hold what a run's file holds: {words}"
-            ) from error
-        except StoreError:
-            raise
-        except FAULTS as error:
-            words = " ".join(str(error).split())
-            raise BrokenFileError(f"file: {path} does not hold what a run's file holds: {words}") from error
+        except OSError as error:
+            # an errno is an error of the system; HDF5 has none
+            if error.errno is not None:
+                raise
+            raise _broken(path, error) from error
+
+
+@contextmanager
+def faults_named(path: object) -> Iterator[None]:
+    """Calls a run's file broken if its content, which is checked within, makes no sense.
+
+    Args:
+        path: path of the file, for the message.
+
+    Raises:
+        BrokenFileError: an error was raised within that broken files raise.
+        StoreError: the file has settings of a later version.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        # an unknown setting is one of a later version, and the file is not broken
+        is_later = all(fault["type"] == "extra_forbidden" for fault in error.errors())
+        first = error.errors()[0]
+        words = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise _broken(path, words, StoreError if is_later else BrokenFileError) from error
+    except StoreError:
+        raise
+    except FAULTS as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: object, fault: object, kind: type[StoreError] = BrokenFileError) -> StoreError:
+    words = " ".join(str(fault).split())
+    return kind(f"file: {path} does not hold what a run's file holds: {words}")
 
 
 def _check_schema(file: h5py.File, path: Path, has_seal: bool) -> None:
@@ -173,7 +207,7 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
         FileNotFoundError, BrokenFileError, StoreError: as for `opened`.
         RuntimeError: the model has another architecture.
     """
-    with opened(Path(path)) as file:
+    with opened(Path(path)) as file, faults_named(path):
         state = {name: torch.from_numpy(np.asarray(data[()])) for name, data in file["weights"].items()}
     model.load_state_dict(state)
 
@@ -195,7 +229,7 @@ def read_failure(path: Path) -> str:
 
 def read_history(path: Path) -> pd.DataFrame:
     """The history of a run, one row for each epoch, with the run's identity in the first columns."""
-    with opened(path) as file:
+    with opened(path) as file, faults_named(path):
         return pd.DataFrame({**config_of(file).config.identity._asdict(), **metrics_of(file)})
 
 
