@@ -40,6 +40,17 @@ class Settings(BaseModel):
     """Settings that are newer than some finished studies. They are left out where they have their default, so that the
     configurations of these studies, and the fingerprints of their runs, stay the same."""
 
+    @classmethod
+    def later_defaults(cls) -> dict[str, Any]:
+        """The defaults of the `later` settings, as plain values."""
+        fields = cls.model_fields
+        return {name: _plain(fields[name].get_default(call_default_factory=True)) for name in cls.later}
+
+    def whole(self) -> dict[str, Any]:
+        """All settings as plain values, also those that are left out where they have their default."""
+        own = {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+        return {**own, **(self.model_extra or {})}
+
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
         defaults = type(self).model_fields
@@ -48,6 +59,12 @@ class Settings(BaseModel):
             if getattr(self, name) == defaults[name].get_default(call_default_factory=True):
                 values.pop(name, None)
         return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.whole()
+    return [_plain(part) for part in value] if isinstance(value, list) else value
 
 
 class OpenSettings(Settings):

@@ -58,9 +58,7 @@ def execute(
             versions = {name: found.version for name, found in MEASURES.items()}
             store.write_measured_by(file, versions, context.device)
         record = store.record_of(file)
-    # checkpoints of other fingerprints too, because a training may have begun with other settings
-    for left_over in path.parent.glob(f"{path.stem}.*.ckpt"):
-        left_over.unlink(missing_ok=True)
+    store.remove_checkpoints(path)
     return record
 
 

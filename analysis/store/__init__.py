@@ -6,6 +6,7 @@ from analysis.store.files import (
     StoreError,
     cannot_write,
     is_of_the_disk,
+    remove_checkpoints,
     remove_temporary_files,
     replace_file,
     write_bytes,
@@ -19,9 +20,9 @@ from analysis.store.folder import (
     look_into_folder,
     open_folder,
     other_settings,
-    read_tables,
     write_study,
 )
+from analysis.store.joined import read_tables
 from analysis.store.row import OWN_NUMBERS, Record, read_record, record_of, scalars
 from analysis.store.run_file import (
     SCHEMA_VERSION,
@@ -100,6 +101,7 @@ __all__ = [
     "read_table",
     "read_tables",
     "record_of",
+    "remove_checkpoints",
     "remove_groups",
     "remove_temporary_files",
     "replace_file",
