@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import figures
 from analysis.cli.png import write_png
+from analysis.plan.data import planted_labels
 from analysis.printable import say
 from analysis.store import check_writable
 from ncsam import (
@@ -25,12 +26,12 @@ from ncsam import (
     Plain,
     TrainingDynamics,
     build_model,
-    corrupt_labels,
     cross_validated_probabilities,
     detect,
     fit,
     human_labels,
     load_dataset,
+    noise_options,
     read_human_labels,
 )
 from ncsam.datasets.split import standardized
@@ -137,8 +138,8 @@ def _labels(plan: DetectionPlan, data: Dataset) -> tuple[NoisyLabels, bool]:
     other = "--noise" if plan.noise is not None else "--labels" if plan.labels is not None else None
     if other is not None and data.observed is not None:
         raise ValueError(f"{other}: the data have observed labels of their own; leave the option out")
-    if plan.noise is not None:
-        return corrupt_labels(own, kind=plan.noise, rate=plan.rate, seed=plan.seed), True
+    if plan.noise is not None and plan.rate is not None:
+        return _planted(data, plan.noise, plan.rate, plan.seed), True
     if plan.labels is not None:
         read = read_human_labels(plan.labels, plan.labels_name)
         if len(read) <= int(data.train_indices.max()):
@@ -147,6 +148,23 @@ def _labels(plan: DetectionPlan, data: Dataset) -> tuple[NoisyLabels, bool]:
     if data.observed is not None:
         return human_labels(own, data.observed, classes), True
     return human_labels(own, own, classes), False
+
+
+def _planted(data: Dataset, kind: str, rate: float, seed: int) -> NoisyLabels:
+    """Wrong labels that are planted; all options of their kind come from the data, or have their defaults."""
+    try:
+        needed = [name for name, option in noise_options(kind).items() if option.required]
+        given = [name for name in needed if name != "inputs"]
+        if given:
+            raise ValueError(
+                f"{kind!r} needs {given[0]!r}, which the data do not tell; take another kind, such as symmetric"
+            )
+        return planted_labels(data, kind, rate, seed, {})
+    except (ValueError, TypeError) as error:
+        text = str(error)
+        if text.startswith("rate: "):
+            raise ValueError(f"--{text}") from error
+        raise ValueError(f"--noise: {text.removeprefix('kind: ')}") from error
 
 
 def _check_before_training(plan: DetectionPlan, data: Dataset, knows_truth: bool) -> None:

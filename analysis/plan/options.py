@@ -12,7 +12,7 @@ from analysis.plan.data import study_options
 from analysis.plan.study import LossSettings
 from ncsam import build_loss, build_method, build_schedule, model_options, noise_options
 from ncsam.label_noise import NOISE_REGISTRY
-from ncsam.losses import LOSS_REGISTRY
+from ncsam.losses import LOSS_REGISTRY, told_to_loss
 from ncsam.methods import METHOD_REGISTRY
 from ncsam.models import check_model_options
 from ncsam.options import Registry, check_names, quoted
@@ -99,8 +99,12 @@ def _deep_model() -> torch.nn.Module:
 def check_loss(field: str, loss: LossSettings, candidates: Iterable[dict[str, Any]]) -> None:
     """Raises ValueError unless all candidates build the loss, and a transition is named exactly if it is needed."""
     _check_values(field, LOSS_REGISTRY, loss.name, loss.options)
-    if (loss.transition is not None) != (loss.name == "forward"):
-        raise ValueError(f'{field}.transition: loss \'forward\', and no other, needs "known" or "estimated"')
+    with _within(f"{field}.name", named=True):
+        needs_transition = "transition" in told_to_loss(loss.name)
+    if needs_transition and loss.transition is None:
+        raise ValueError(f'{field}.transition: loss {loss.name!r} needs "known" or "estimated"')
+    if loss.transition is not None and not needs_transition:
+        raise ValueError(f"{field}.transition: loss {loss.name!r} takes none; leave it out")
     for options in candidates:
         with _within(field):
             build_loss(loss.name, samples=1, classes=2, transition=torch.eye(2, device="cpu"), **options)

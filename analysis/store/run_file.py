@@ -16,7 +16,6 @@ import h5py
 import numpy as np
 import pandas as pd
 import torch
-from h5py import h5f
 from pydantic import ValidationError
 from torch import nn
 
@@ -24,13 +23,14 @@ import landscape
 from analysis.plan.choice import Choice
 from analysis.plan.grid import Run
 from analysis.plan.run_config import RunConfig, digest
-from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
+from analysis.store.files import BrokenFileError, StoreError, write_text
 from analysis.store.safe_hdf5 import check_trusted, is_sealed
+from analysis.store.sealed_file import sealed_file
 from landscape.results.storage import write
 from landscape.results.trust import FAULTS
 from ncsam.history import History
 from ncsam.label_noise import NoisyLabels
-from ncsam.seal import sealed, without_seal
+from ncsam.seal import without_seal
 from ncsam.training import METRICS
 
 SCHEMA_VERSION = 2
@@ -254,10 +254,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def run_file_written(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file in memory. At the end of the context it becomes the run's file, whole and sealed.
-
-    HDF5 writes to memory, and the disk gets one stream of bytes. A full disk is then an ordinary error; HDF5 itself
-    would leave a file that it cannot close. The checksum is read back from the disk before the file gets its name.
+    """A run's file, which is written as `sealed_file` says. The error of an earlier failure is removed after.
 
     Args:
         path: path of the run's file.
@@ -265,11 +262,9 @@ def run_file_written(path: Path) -> Iterator[h5py.File]:
     Raises:
         OSError, StoreError: the file did not reach the disk. An older file stays as it was.
     """
-    with h5py.File(path, "w", driver="core", backing_store=False) as file:
+    with sealed_file(path) as file:
         yield file
-        file.flush()
-        content = file.id.get_file_image()
-    _write_sealed(path, content)
+    failure_path(path).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -282,20 +277,8 @@ def run_file_changed(path: Path) -> Iterator[h5py.File]:
     """
     with opened(path):
         content = without_seal(path.read_bytes())
-    with h5py.File(h5f.open_file_image(content, flags=h5f.FILE_IMAGE_OPEN_RW)) as file:
+    with sealed_file(path, content) as file:
         yield file
-        file.flush()
-        content = file.id.get_file_image()
-    _write_sealed(path, content)
-
-
-def _write_sealed(path: Path, content: bytes) -> None:
-    def write_to(beside: Path) -> None:
-        beside.write_bytes(sealed(content))
-        if not is_sealed(beside):
-            raise StoreError(f"file: {beside} did not reach the disk whole")
-
-    replace_file(path, write_to)
     failure_path(path).unlink(missing_ok=True)
 
 

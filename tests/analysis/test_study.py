@@ -225,7 +225,16 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
             "rho = 0.1\nloss = {name = 'gce', p = 2}",
             "methods.1.loss.p: 'gce' has no such",
         ),
-        ("rho = [0.1, 0.5]", 'rho = 0.1\nloss = "forward"', "methods.1.loss.transition"),
+        (
+            "rho = [0.1, 0.5]",
+            'rho = 0.1\nloss = "forward"',
+            'methods.1.loss.transition: loss \'forward\' needs "known" or "estimated"',
+        ),
+        (
+            "rho = [0.1, 0.5]",
+            'rho = 0.1\nloss = { name = "gce", transition = "known" }',
+            "methods.1.loss.transition: loss 'gce' takes none; leave it out",
+        ),
         ("rho = [0.1, 0.5]", "rho = 0.1\nmixup = 1.0\nloss = 'gce'", "methods.1.mixup: mixes classes"),
         (
             'name = "sam"\nlabel = "SAM"\nrho = [0.1, 0.5]',
