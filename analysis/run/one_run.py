@@ -13,9 +13,10 @@ from analysis import store
 from analysis.plan import Choice, Run
 from analysis.plan.run_config import digest
 from analysis.run.context import RunContext
-from analysis.run.measurements import MEASURES, Subject, measure
+from analysis.run.measurements import MEASURES, measure
 from analysis.run.probes import study_probes
 from analysis.run.run_data import RunData, load_run_data
+from analysis.run.subject import Subject
 from analysis.run.training import Training, new_model
 from ncsam import History, Method
 

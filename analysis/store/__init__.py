@@ -1,6 +1,7 @@
 """The study folder: one HDF5 file for each run, written whole or not at all, and an index of all runs."""
 
 from analysis.store.at_loss import AT_LOSS, LOSS_LEVELS, column_at_loss, flag_at_loss, value_at_loss
+from analysis.store.failures import failure_path, read_failure, write_failure
 from analysis.store.files import (
     BrokenFileError,
     StoreError,
@@ -29,17 +30,14 @@ from analysis.store.run_file import (
     MeasuredBy,
     StoredRun,
     config_of,
-    failure_path,
     load_weights,
     opened,
     read_config,
-    read_failure,
     read_history,
     remove_groups,
     run_file_changed,
     run_file_written,
     versions,
-    write_failure,
     write_measured_by,
     write_measurements,
     write_run_config,

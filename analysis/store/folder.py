@@ -16,6 +16,7 @@ from analysis.plan.grid import Run
 from analysis.plan.reading import read_toml
 from analysis.plan.run_config import difference
 from analysis.plan.study import Study
+from analysis.store.failures import failure_path
 from analysis.store.files import (
     BrokenFileError,
     StoreError,
@@ -30,7 +31,7 @@ from analysis.store.files import (
     write_text,
 )
 from analysis.store.row import Record, read_record
-from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, versions
+from analysis.store.run_file import SCHEMA_VERSION, read_config, versions
 from analysis.store.safe_hdf5 import is_sealed
 from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
 from ncsam.seal import sealed

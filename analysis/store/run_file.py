@@ -23,7 +23,8 @@ import landscape
 from analysis.plan.choice import Choice
 from analysis.plan.grid import Run
 from analysis.plan.run_config import RunConfig, digest
-from analysis.store.files import BrokenFileError, StoreError, write_text
+from analysis.store.failures import failure_path
+from analysis.store.files import BrokenFileError, StoreError
 from analysis.store.safe_hdf5 import check_trusted, is_sealed
 from analysis.store.sealed_file import sealed_file
 from landscape.results.storage import write
@@ -210,21 +211,6 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
     with opened(Path(path)) as file, faults_named(path):
         state = {name: torch.from_numpy(np.asarray(data[()])) for name, data in file["weights"].items()}
     model.load_state_dict(state)
-
-
-def failure_path(path: Path) -> Path:
-    """The path of the file with the error of a failed run."""
-    return path.with_suffix(".failed")
-
-
-def write_failure(path: Path, error: str) -> None:
-    """Writes the error of the run with the file `path`. A later success removes it."""
-    write_text(failure_path(path), f"{error}\n")
-
-
-def read_failure(path: Path) -> str:
-    """The error in a file of `failure_path`, whatever its bytes."""
-    return path.read_text(encoding="utf-8", errors="replace").strip()
 
 
 def read_history(path: Path) -> pd.DataFrame:
