@@ -234,14 +234,17 @@ def test_along_earlier_checkpoints_it_draws_a_picture_that_moves_and_a_page_with
     assert np.array_equal(last.loss, landscape.load("plain.pt.landscape.h5", "plane").loss)
 
 
-def test_of_two_calls_the_file_holds_the_surfaces_of_the_later_one(folder):
+def test_of_two_calls_the_file_holds_the_surfaces_of_the_later_one(folder, pytestconfig):
     torch.save(model().state_dict(), "first.pt")
     whole = ["plain.pt", *GOOD]
     assert measure(*whole, "--along", "first.pt", "first.pt") == 0
     assert measure(*whole, "--along", "first.pt") == 0
     with h5py.File("plain.pt.landscape.h5") as file:
         names = {key: each.attrs["checkpoint"] for key, each in file["along"].items()}
+        groups = set(file)
     assert names == {"0000": "first.pt", "0001": "plain.pt"}
+    page = (pytestconfig.rootpath / "docs/results.md").read_text().split("## The results of a checkpoint")[1]
+    assert groups == set(re.findall(r"^\| `(\w+)", page.split("\n## ")[0], re.M))
     # those of an earlier call may be of other samples than `measured_samples` says
     assert measure(*whole) == 0
     with h5py.File("plain.pt.landscape.h5") as file:
