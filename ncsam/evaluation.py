@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ncsam.datasets import Samples, Split
 from ncsam.dynamics import Recorder
 from ncsam.label_noise import NoisyLabels
-from ncsam.losses import unit_of
+from ncsam.losses import LOSSES, unit_of
 from ncsam.memorization import memorized_share, recovered_share, share
 from ncsam.methods.batches import Batch, ignored_label, moved
 from ncsam.methods.loss_checks import check_that_inputs_fit
@@ -188,6 +188,12 @@ def evaluate(
 def unit_of_loss(method: Method) -> str:
     """The unit of the `LOSS_METRICS`."""
     return unit_of(_evaluated_loss(method))
+
+
+def unit_of_stored_loss(name: str) -> str:
+    """The unit of the `LOSS_METRICS` of a training with the loss of this name; empty for an unknown one."""
+    made_by = LOSSES.get(name)
+    return unit_of(nn.CrossEntropyLoss if remembers_samples(made_by) else made_by)
 
 
 def _evaluated_loss(method: Method) -> Any:

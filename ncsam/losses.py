@@ -7,6 +7,7 @@ sample with the label -100 has none, and does not count, as in torch's cross-ent
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -327,11 +328,18 @@ LOG_LIKELIHOODS = (nn.CrossEntropyLoss, nn.NLLLoss, ForwardCorrection, Stochasti
 
 
 def unit_of(loss_fn: object) -> str:
-    """ "nat" for a negative log-likelihood; empty for any other loss, whose unit is not known."""
-    is_likelihood = isinstance(loss_fn, LOG_LIKELIHOODS) or loss_fn is cross_entropy
+    """ "nat" for a negative log-likelihood; empty for any other loss, whose unit is not known.
+
+    Args:
+        loss_fn: a loss, or an entry of `LOSSES`, which makes one.
+    """
+    kind = loss_fn if isinstance(loss_fn, type) else type(loss_fn)
+    is_likelihood = issubclass(kind, LOG_LIKELIHOODS) or loss_fn in (cross_entropy, cross_entropy_loss)
     return "nat" if is_likelihood else ""
 
 
+TOLD = ("samples", "classes", "transition", "seed")
+"""What a loss can be told of the training."""
 LOSS_REGISTRY = Registry("loss", LOSSES)
 """The losses with their options."""
 
@@ -345,6 +353,26 @@ def loss_options(name: str) -> dict[str, Any]:
     return {key: option.default for key, option in LOSS_REGISTRY.options(name).items()}
 
 
+def told_to_loss(name: str) -> tuple[str, ...]:
+    """What a loss is told of the training: those of its arguments that are not keyword-only, and so no options.
+
+    Returns:
+        Some of `samples`, `classes`, `transition`, `seed`, in the order of the loss's arguments.
+
+    Raises:
+        ValueError: the loss is unknown, or needs something else.
+    """
+    arguments = inspect.signature(LOSS_REGISTRY.entry(name)).parameters.values()
+    told = [each for each in arguments if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    for each in told:
+        if each.name not in TOLD and each.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"loss: {name!r} takes {each.name!r}, and can be told {', '.join(TOLD)}; make it a keyword-only "
+                "argument, which is an option"
+            )
+    return tuple(each.name for each in told if each.name in TOLD)
+
+
 @with_plain_numbers
 def build_loss(
     name: str, *, samples: int, classes: int, transition: Tensor | None = None, seed: int = 0, **options: Any
@@ -356,19 +384,15 @@ def build_loss(
         samples: size of the training set, for losses that remember samples.
         classes: number of classes.
         transition: transition matrix, for forward correction.
-        seed: for losses that draw.
+        seed: for losses that draw. A loss gets those of these four that it takes (`told_to_loss`).
         options: see `loss_options(name)`.
 
     Raises:
         ValueError: the loss or an option is unknown, an option is out of range, or the transition matrix is missing.
     """
     LOSS_REGISTRY.check(name, options)
-    if name == "elr":
-        return LOSSES[name](samples, classes, **options)
-    if name == "sln":
-        return LOSSES[name](samples, classes, seed, **options)
-    if name == "forward":
-        if transition is None:
-            raise ValueError("transition: loss 'forward' needs the transition matrix")
-        return LOSSES[name](transition, **options)
-    return LOSSES[name](**options)
+    told = told_to_loss(name)
+    if "transition" in told and transition is None:
+        raise ValueError(f"transition: loss {name!r} needs the transition matrix")
+    known = {"samples": samples, "classes": classes, "transition": transition, "seed": seed}
+    return LOSSES[name](**{key: known[key] for key in told}, **options)

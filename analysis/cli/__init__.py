@@ -39,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     width = None if is_terminal or "COLUMNS" in os.environ else WIDTH_OF_A_PIPE
     console = Console(file=output, width=width, soft_wrap=False)
     try:
-        from analysis.cli.commands import COMMANDS
+        from analysis.cli.commands import run_command
         from landscape import tune_allocator
 
         tune_allocator()
-        return COMMANDS[options.command](options, console)
+        return run_command(options, console)
     except (ValueError, OSError) as error:
         text = " ".join(str(error).split())
         Console(stderr=True, soft_wrap=True).print(

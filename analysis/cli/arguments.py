@@ -80,7 +80,7 @@ def _add_study(commands: Any) -> None:
     study = commands.add_parser("study", help="train and measure every run of a study, then judge and plot")
     study.add_argument("study", type=Path, help="a study file, such as studies/quick.toml")
     study.add_argument(
-        "--out", type=Path, required=True, help="the study's folder; what is there is not done again"
+        "--out", type=Path, required=True, help="the study's folder; finished runs in it are not run again"
     )
     study.add_argument(
         "--dry-run", action="store_true", help="check the study, print its runs and their cost, do nothing"
@@ -95,7 +95,10 @@ def _add_leaderboard(commands: Any) -> None:
     )
     board.add_argument("board", type=Path, help="a leaderboard file, such as studies/baselines.toml")
     board.add_argument(
-        "--out", type=Path, required=True, help="the leaderboard's folder; what is there is not done again"
+        "--out",
+        type=Path,
+        required=True,
+        help="the leaderboard's folder; finished runs in it are not run again",
     )
     board.add_argument(
         "--only",
@@ -119,7 +122,6 @@ def _add_measure(commands: Any) -> None:
     measuring.add_argument(
         "--only",
         type=lambda text: text.split(","),
-        default=[],
         metavar="MEASURE,...",
         help="some of curvature, sharpness, flatness, parts, critical, noise, samples, density, surfaces, bound "
         "(default: all)",
@@ -149,16 +151,14 @@ def _add_own_model(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--samples",
         type=int,
-        default=1000,
         help="most samples that are measured; of more they are drawn at random (default: 1000)",
     )
-    own.add_argument("--seed", type=int, default=0, help="of the drawn samples and of probes (default: 0)")
-    own.add_argument("--steps", type=int, default=21, help="points of a side of the surface (default: 21)")
+    own.add_argument("--seed", type=int, help="of the drawn samples and of probes (default: 0)")
+    own.add_argument("--steps", type=int, help="points of a side of the surface (default: 21)")
     own.add_argument(
         "--along",
         type=Path,
         nargs="+",
-        default=[],
         metavar="FILE",
         help="earlier checkpoints of the training, in order: draws the surface along it as a GIF and a page",
     )

@@ -25,7 +25,7 @@ from analysis.engine.work import Outcome
 from analysis.plan import read_study
 from analysis.plan.errors import one_of
 from analysis.plan.own_parts import loaded, named, read_own_part
-from analysis.printable import printable
+from analysis.printable import say
 from analysis.report import figure_files
 from analysis.report.chosen import judge_studies, judgements_of
 from analysis.report.details import print_claims, print_details
@@ -37,6 +37,19 @@ from figures.style import Style, new_figure
 
 MAX_THREADS = 1024
 """Most threads. With more, libraries fail with messages about something else."""
+OF_A_CHECKPOINT = ("data", "loss", "samples", "seed", "steps", "along", "out")
+"""Options of `ncsam measure CHECKPOINT --model ...`."""
+OF_A_FOLDER = ("only", "study", "engine", "workers", "threads", "scheduler")
+"""Options of `ncsam measure FOLDER`."""
+SAMPLES, SEED, STEPS = 1000, 0, 21
+"""Defaults of `ncsam measure CHECKPOINT`, as its help tells."""
+
+
+def run_command(options: argparse.Namespace, console: Console) -> int:
+    """Executes the user's files that --with names, and then the command. Returns the exit status."""
+    if "own" in options:
+        options.own = [read_own_part(path) for path in options.own]
+    return COMMANDS[options.command](options, console)
 
 
 def _resources(options: argparse.Namespace) -> Resources:
@@ -53,14 +66,19 @@ def _resources(options: argparse.Namespace) -> Resources:
     if options.data_dir is not None and not options.data_dir.exists():
         raise FileNotFoundError(f"--data-dir: {options.data_dir} does not exist")
     engine = options.engine or ("serial" if workers == 1 or device.startswith("cuda:") else "processes")
+    if engine == "serial":
+        if options.workers not in (None, 1):
+            raise ValueError(
+                f"--workers: engine 'serial' has one, got {workers}; leave it out, or take --engine processes"
+            )
+        workers = 1
     return Resources(engine, workers, device, options.data_dir, options.threads, options.scheduler)
 
 
 def _study(options: argparse.Namespace, console: Console) -> int:
-    parts = [read_own_part(path) for path in options.own]
     study = read_study(options.study)
-    if parts:
-        study = study.model_copy(update={"own_parts": named(parts)})
+    if options.own:
+        study = study.model_copy(update={"own_parts": named(options.own)})
     # missing arguments are named before errors that follow from them
     loaded(study.own_parts)
     chosen_claims(study.claims)
@@ -81,20 +99,22 @@ def _leaderboard(options: argparse.Namespace, console: Console) -> int:
 def _measure(options: argparse.Namespace, console: Console) -> int:
     if options.model is not None:
         return _measure_checkpoint(options, console)
-    for name in ("data", "loss", "out", "along"):
-        if getattr(options, name):
-            raise ValueError(
-                f"--{name}: is for a checkpoint of your own, which needs --model module:function"
-            )
-    for path in options.own:
-        read_own_part(path)
+    _refuse(options, OF_A_CHECKPOINT, "is for a checkpoint of your own, which needs --model module:function")
     study = options.study and read_study(options.study)
-    resources = _resources(options)
-    outcome = measure_study(options.results, options.only, resources=resources, study=study, console=console)
+    resources, only = _resources(options), options.only or ()
+    outcome = measure_study(options.results, only, resources=resources, study=study, console=console)
     return _show(options.results, outcome, console)
 
 
+def _refuse(options: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Refuses options that would be ignored."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name}: {why}")
+
+
 def _measure_checkpoint(options: argparse.Namespace, console: Console) -> int:
+    _refuse(options, OF_A_FOLDER, "is for a study's folder, and not for a checkpoint (--model); leave it out")
     if options.data is None:
         raise ValueError("--data: name a data set, an .npz file with inputs and targets, or module:function")
     asked = Measurement(
@@ -102,12 +122,13 @@ def _measure_checkpoint(options: argparse.Namespace, console: Console) -> int:
         data=options.data,
         loss=options.loss,
         out=options.out,
-        samples=options.samples,
-        seed=options.seed,
-        steps=options.steps,
+        samples=SAMPLES if options.samples is None else options.samples,
+        seed=SEED if options.seed is None else options.seed,
+        steps=STEPS if options.steps is None else options.steps,
         device=_device(options.device),
         data_dir=options.data_dir,
     )
+    asked.check(options.results, options.along or ())
     measure_checkpoint(options.results, asked, console)
     if options.along:
         draw_along_training([*options.along, options.results], asked, console)
@@ -130,9 +151,9 @@ def _show(root: Path, outcome: Outcome, console: Console) -> int:
         judgements = _judgements([root], console)
         print_verdicts(judgements, console)
         _write_what_people_see(root, judgements, console)
-        _say(console, f"details: ncsam results {root}; ncsam claims {root} -v")
+        say(console, f"details: ncsam results {root}; ncsam claims {root} -v")
     for path, error in outcome.failed.items():
-        console.print(printable(f"failed: {path}: {error}"), style="red", markup=False, highlight=False)
+        say(console, f"failed: {path}: {error}", style="red")
     return 1 if outcome.failed else 0
 
 
@@ -140,12 +161,12 @@ def _write_what_people_see(root: Path, judgements: list[Judgement], console: Con
     """Writes figures and report, unless the existing ones show exactly these runs."""
     report = root / "report.html"
     if figure_files.is_current(root) and report.is_file():
-        _say(console, f"report: {report} (written before)")
-        _say(console, f"figures: {root / 'figures'} (drawn before)")
+        say(console, f"report: {report} (written before)")
+        say(console, f"figures: {root / 'figures'} (drawn before)")
         return
     with console.status("writing the report"), _disk_errors_in_a_line(root):
         write_report(root, judgements=judgements)
-    _say(console, f"report: {report}")
+    say(console, f"report: {report}")
     _draw(root, console)
 
 
@@ -177,8 +198,6 @@ def _device(name: str) -> str:
 
 
 def _claims(options: argparse.Namespace, console: Console) -> int:
-    for path in options.own:
-        read_own_part(path)
     asked = [_claim_id(name) for name in options.claim or CLAIMS]
     if options.list:
         print_claims((CLAIMS[name] for name in asked), console)
@@ -195,7 +214,7 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
     print_unfinished(options.results, console)
     if options.markdown:
         store.write_text(options.markdown, markdown(judgements))
-        _say(console, f"written: {options.markdown}")
+        say(console, f"written: {options.markdown}")
     return 0
 
 
@@ -216,8 +235,7 @@ def _judgements(roots: Sequence[Path], console: Console) -> list[Judgement]:
             write_json(judgements, roots[0] / "claims.json")
         except OSError as error:
             # the folder may belong to somebody else; its results can still be judged
-            words = f"claims.json is not written into {roots[0]}: {error.strerror}"
-            console.print(printable(words), style="yellow", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"claims.json is not written into {roots[0]}: {error.strerror}", style="yellow")
     return judgements
 
 
@@ -227,18 +245,11 @@ def _results(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _say(console: Console, text: str) -> None:
-    """Prints a line with a path as it is: its brackets are no markup, and the line is not wrapped."""
-    console.print(printable(text), markup=False, soft_wrap=True)
-
-
 def _report(options: argparse.Namespace, console: Console) -> int:
-    for path in options.own:
-        read_own_part(path)
     with console.status("writing the report"), _disk_errors_in_a_line(options.results):
         written = write_report(options.results, parquet=options.parquet)
     for path in written:
-        _say(console, f"written: {path}")
+        say(console, f"written: {path}")
     print_unfinished([options.results], console)
     return 0
 
@@ -260,8 +271,8 @@ def _draw(root: Path, console: Console, wanted: figure_files.Wanted = figure_fil
     with console.status("drawing figures"), _disk_errors_in_a_line(root):
         written = figure_files.draw_all(root, wanted)
     for path in () if wanted.is_all else written:
-        _say(console, f"written: {path}")
-    _say(console, f"figures: {root / 'figures'}")
+        say(console, f"written: {path}")
+    say(console, f"figures: {root / 'figures'}")
 
 
 def _info(options: argparse.Namespace, console: Console) -> int:

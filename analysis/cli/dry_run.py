@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.text import Text
 
 from analysis import store
 from analysis.engine import Resources
-from analysis.engine.processes import threads_of_each
-from analysis.engine.progress import say
+from analysis.engine.processes import threads_of_each, torch_threads
 from analysis.engine.selection import check_choice, choose
 from analysis.engine.time_left import in_words, time_left
 from analysis.engine.work import kind_of, load_checked_data
-from analysis.plan import Run, Study, final_runs, selection_runs
+from analysis.plan import Run, Study, all_trials, final_runs
 from analysis.plan.against_data import check_against_data, memory_of_a_run
+from analysis.printable import say
 from analysis.run import RunContext
 from analysis.run.forecast import seconds_of_training
 from landscape.results.wording import listed
@@ -41,9 +38,8 @@ def print_plan(study: Study, root: Path, resources: Resources, console: Console)
         StoreError: the study itself would refuse the folder: it holds something else, another study, or runs of this
             study with other settings, other data or another choice of hyper-parameters.
     """
-    finals = final_runs(study)
-    trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
-    records = store.look_into_folder(root, study, finals + trials, partial(say, console))
+    finals, trials = final_runs(study), all_trials(study)
+    records = store.look_into_folder(root, study, finals + trials, partial(say, console, style="yellow"))
     for run in finals:
         if choice := choose(study, run, records):
             check_choice(root, run, records, choice)
@@ -105,20 +101,10 @@ def _time(
     if untimed and can_be_tried:
         said = f"by a step of each method, {said}"
         context = RunContext(root, resources.data_dir, resources.device)
-        with _threads(resources.threads or threads_of_each(resources.workers)):
+        with torch_threads(resources.threads or threads_of_each(resources.workers)):
             for kind, run in untimed.items():
                 seconds[kind] = [seconds_of_training(run, context)]
     if not seconds:
         return "not known before a run is done"
     estimate = time_left(seconds, Counter(kind_of(run) for run in left), [], resources.workers)
     return f"{in_words(estimate)}, {said}"
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

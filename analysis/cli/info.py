@@ -18,16 +18,14 @@ from rich.text import Text
 
 from analysis import store
 from analysis.plan import final_runs, read_study
-from analysis.printable import printable
+from analysis.printable import printable, say
 from landscape.results.wording import listed
 from ncsam import METRICS
-from ncsam.evaluation import LOSS_METRICS
+from ncsam.evaluation import LOSS_METRICS, unit_of_stored_loss
 
 INDEX = "study.h5"
 SHARPNESS = re.compile(r"sharpness(_elementwise|_filter|_one_step)?_(observed|clean)")
 """Columns that hold a rise of the cross-entropy, which is the measured loss in studies."""
-IN_NAT = {"cross-entropy", "forward", "sln", "elr"}
-"""Training losses whose value in a file is a log-likelihood. For ELR it is that of its cross-entropy."""
 NO_COORDINATES = b"This is a netCDF dimension but not a netCDF variable."
 
 
@@ -61,16 +59,16 @@ def _print_folder(root: Path, console: Console) -> None:
         f"runs: {len(there)} of {len(planned)} finished" + (f", {len(failed)} failed" if failed else ""),
     ]
     for line in lines:
-        _say(console, line)
+        say(console, line)
     if (root / INDEX).is_file():
-        _say(console, f"index: ncsam info {root / INDEX} lists its columns")
+        say(console, f"index: ncsam info {root / INDEX} lists its columns")
     if there:
-        _say(console, f"a run: ncsam info {root / there[0].path}")
+        say(console, f"a run: ncsam info {root / there[0].path}")
 
 
 def _print_index(root: Path, console: Console) -> None:
     table = store.read_table(root)
-    _say(console, f"{root / INDEX}: a table of {len(table)} runs and {len(table.columns)} columns")
+    say(console, f"{root / INDEX}: a table of {len(table)} runs and {len(table.columns)} columns")
     view = Table(box=None, pad_edge=False)
     for name in ("column", "type", "unit", "values"):
         view.add_column(name, overflow="fold")
@@ -85,7 +83,7 @@ def _unit_of(column: str, losses: set[str]) -> str:
 
     Training losses are in nat if all methods train with log-likelihoods.
     """
-    if column in LOSS_METRICS and not losses <= IN_NAT:
+    if column in LOSS_METRICS and not all(map(unit_of_stored_loss, losses)):
         return ""
     if SHARPNESS.fullmatch(column):
         return "nat"
@@ -103,21 +101,25 @@ def _range_of(values: pd.Series) -> str:
 
 
 def _print_run(path: Path, console: Console) -> None:
-    stored = store.read_config(path)
-    _say(console, f"{path}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
+    with store.opened(path) as file:
+        stored, row, groups = store.config_of(file), store.record_of(file).row, _groups_of(file)
+    say(console, f"{path}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
     settings = {
         "hyperparameters": stored.hyperparameters,
         **stored.config.as_plain(),
         "versions": stored.versions,
     }
     for name, value in _dotted(settings):
-        _say(console, f"  {name}: {json.dumps(value)}")
+        say(console, f"  {name}: {json.dumps(value)}")
     console.print(Text("results"), style="bold")
-    for name, value in store.scalars(path).items():
+    for name, value in row.items():
         if not (isinstance(value, float) and math.isnan(value)):
             shown = f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}"
-            console.print(printable(shown), markup=False)
-    _print_groups(path, console)
+            say(console, shown)
+    for group, lines in groups.items():
+        console.print(Text(printable(f"/{group}")), style="bold")
+        for line in lines:
+            console.print(Padding(Text(printable(line)), (0, 0, 0, 2)))
 
 
 def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -129,15 +131,15 @@ def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{name}", value
 
 
-def _print_groups(path: Path, console: Console) -> None:
-    """Prints each group with its data sets: name, shape of an array, unit and description."""
+def _groups_of(file: h5py.File) -> dict[str, list[str]]:
+    """Group -> a line for each of its data sets: name, shape of an array, unit and description."""
     groups: dict[str, list[str]] = {}
 
     def visit(name: str, item: Any) -> None:
-        is_scale = isinstance(item, h5py.Dataset) and bytes(item.attrs.get("NAME", b"")).startswith(
-            NO_COORDINATES
-        )
-        if not isinstance(item, h5py.Dataset) or is_scale:
+        if not isinstance(item, h5py.Dataset):
+            return
+        name_of_scale = item.attrs.get("NAME")
+        if isinstance(name_of_scale, bytes) and name_of_scale.startswith(NO_COORDINATES):
             return
         group, _, last = name.rpartition("/")
         unit, meaning = _about(item)
@@ -145,17 +147,9 @@ def _print_groups(path: Path, console: Console) -> None:
         about = f" ({of_array})" if of_array else ""
         groups.setdefault(group, []).append(f"{last}{about}: {meaning}".removesuffix(": "))
 
-    with store.opened(path) as file:
-        file.visititems(visit)
-    for group, lines in groups.items():
-        console.print(Text(printable(f"/{group}")), style="bold")
-        for line in lines:
-            console.print(Padding(Text(printable(line)), (0, 0, 0, 2)))
+    file.visititems(visit)
+    return groups
 
 
 def _about(item: h5py.Dataset) -> tuple[str, str]:
     return str(item.attrs.get("units", "")), str(item.attrs.get("description", ""))
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

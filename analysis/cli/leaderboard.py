@@ -15,7 +15,7 @@ from analysis.engine import Resources
 from analysis.engine.whole_study import run_study
 from analysis.plan import Study
 from analysis.plan.leaderboard import Leaderboard, RankedData, read_leaderboard, studies_of
-from analysis.printable import printable
+from analysis.printable import say
 from analysis.report.leaderboard import Ranked, cells_table, markdown, rankings, ranks_table
 from figures import critical_difference
 
@@ -54,7 +54,7 @@ def run_leaderboard(
     failed: dict[str, str] = {}
     tables = {}
     for folder, _, study in chosen:
-        console.print(printable(f"{folder}:"), markup=False)
+        say(console, f"{folder}:")
         outcome = run_study(study, root / folder, resources, console=console)
         failed |= {f"{folder}/{run}": error for run, error in outcome.failed.items()}
         tables[folder] = outcome.table
@@ -62,7 +62,7 @@ def run_leaderboard(
     if len(runs):
         _write(root, cells_table(board, runs), console)
     for run, error in failed.items():
-        console.print(printable(f"failed: {run}: {error}"), style="red", markup=False, highlight=False)
+        say(console, f"failed: {run}: {error}", style="red")
     return 1 if failed else 0
 
 
@@ -107,13 +107,12 @@ def _write(root: Path, cells: pd.DataFrame, console: Console) -> None:
         ranking = ranked.ranking
         is_tested = ranking.data_set_count > 1
         tested = f" of {ranking.data_set_count} data sets, p = {ranking.p_value:.2g}" if is_tested else ""
-        console.print(f"ranks over {ranked.name} ({ranking.cells} cells{tested}):")
+        say(console, f"ranks over {ranked.name} ({ranking.cells} cells{tested}):")
         for place in ranking.order.tolist():
             interval = f"[{ranking.low[place]:.1f}, {ranking.high[place]:.1f}]  " if is_tested else ""
-            line = f"{ranking.mean[place]:6.2f} {interval}{ranking.methods[place]}"
-            console.print(printable(line), markup=False, highlight=False)
+            say(console, f"{ranking.mean[place]:6.2f} {interval}{ranking.methods[place]}")
     for file in written:
-        console.print(printable(f"written: {file}"), markup=False, soft_wrap=True)
+        say(console, f"written: {file}")
 
 
 def _figures(root: Path, found: list[Ranked]) -> Iterator[Path]:

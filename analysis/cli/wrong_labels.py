@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import figures
 from analysis.cli.png import write_png
-from analysis.printable import printable
+from analysis.plan.data import planted_labels
+from analysis.printable import say
 from analysis.store import check_writable
 from ncsam import (
     DATASETS,
@@ -25,12 +26,12 @@ from ncsam import (
     Plain,
     TrainingDynamics,
     build_model,
-    corrupt_labels,
     cross_validated_probabilities,
     detect,
     fit,
     human_labels,
     load_dataset,
+    noise_options,
     read_human_labels,
 )
 from ncsam.datasets.split import standardized
@@ -89,9 +90,9 @@ def detect_wrong_labels(plan: DetectionPlan, console: Console) -> None:
         _print_quality(found, labels, console)
     else:
         _print_suspects(found, console)
-    _say(console, f"table: {plan.out} ({len(found.ids):,} samples, by {', '.join(found.criteria)})")
+    say(console, f"table: {plan.out} ({len(found.ids):,} samples, by {', '.join(found.criteria)})")
     for picture in _pictures(plan, data, labels, found, dynamics, knows_truth):
-        _say(console, f"picture: {picture}")
+        say(console, f"picture: {picture}")
     _remove_checkpoints(plan)
 
 
@@ -137,8 +138,8 @@ def _labels(plan: DetectionPlan, data: Dataset) -> tuple[NoisyLabels, bool]:
     other = "--noise" if plan.noise is not None else "--labels" if plan.labels is not None else None
     if other is not None and data.observed is not None:
         raise ValueError(f"{other}: the data have observed labels of their own; leave the option out")
-    if plan.noise is not None:
-        return corrupt_labels(own, kind=plan.noise, rate=plan.rate, seed=plan.seed), True
+    if plan.noise is not None and plan.rate is not None:
+        return _planted(data, plan.noise, plan.rate, plan.seed), True
     if plan.labels is not None:
         read = read_human_labels(plan.labels, plan.labels_name)
         if len(read) <= int(data.train_indices.max()):
@@ -147,6 +148,23 @@ def _labels(plan: DetectionPlan, data: Dataset) -> tuple[NoisyLabels, bool]:
     if data.observed is not None:
         return human_labels(own, data.observed, classes), True
     return human_labels(own, own, classes), False
+
+
+def _planted(data: Dataset, kind: str, rate: float, seed: int) -> NoisyLabels:
+    """Wrong labels that are planted; all options of their kind come from the data, or have their defaults."""
+    try:
+        needed = [name for name, option in noise_options(kind).items() if option.required]
+        given = [name for name in needed if name != "inputs"]
+        if given:
+            raise ValueError(
+                f"{kind!r} needs {given[0]!r}, which the data do not tell; take another kind, such as symmetric"
+            )
+        return planted_labels(data, kind, rate, seed, {})
+    except (ValueError, TypeError) as error:
+        text = str(error)
+        if text.startswith("rate: "):
+            raise ValueError(f"--{text}") from error
+        raise ValueError(f"--noise: {text.removeprefix('kind: ')}") from error
 
 
 def _check_before_training(plan: DetectionPlan, data: Dataset, knows_truth: bool) -> None:
@@ -285,15 +303,15 @@ def _warn_if_nothing_was_learned(dynamics: TrainingDynamics, labels: NoisyLabels
             f"{most:.0%}: it learned nothing, and the order says nothing; try more --epochs, another --learning-rate "
             "or another --model"
         )
-        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        say(console, text, style="yellow")
 
 
 def _print_quality(found: Detection, labels: NoisyLabels, console: Console) -> None:
     wrong = int(labels.is_wrong.sum())
-    _say(console, f"{wrong:,} of {len(found.ids):,} labels are wrong ({labels.realised_rate:.1%})")
+    say(console, f"{wrong:,} of {len(found.ids):,} labels are wrong ({labels.realised_rate:.1%})")
     if min(wrong, len(found.ids) - wrong) < 2:
         return
-    _say(console, "how well each criterion finds them, with 95% intervals:")
+    say(console, "how well each criterion finds them, with 95% intervals:")
     table = Table()
     for column in ("criterion", "AUROC", "average precision", "precision at the noise rate"):
         table.add_column(column)
@@ -308,7 +326,7 @@ def _with_interval(number: Interval) -> str:
 
 
 def _print_suspects(found: Detection, console: Console) -> None:
-    _say(console, f"the most suspicious labels by {found.criteria[0]}:")
+    say(console, f"the most suspicious labels by {found.criteria[0]}:")
     table = Table()
     for column in ("id", "label", "proposed"):
         table.add_column(column)
@@ -349,7 +367,3 @@ def _pictures(
         write_png(path, figure)
         paths.append(path)
     return paths
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ import re
 import secrets
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,13 @@ import analysis
 import landscape
 import ncsam
 from analysis.engine.jobs import EngineError, Event, Job, OnEvent, no_listener
-from analysis.engine.processes import gpus_of_workers, kill_children, threads_of_each, wait_passively
+from analysis.engine.processes import (
+    gpus_of_workers,
+    kill_children,
+    threads_of_each,
+    torch_threads,
+    wait_passively,
+)
 from analysis.engine.resources import Resources
 
 IN_HAND = 1000
@@ -185,7 +191,9 @@ def _expect_an_answer(scheduler: str) -> None:
         await asyncio.wait_for(greet(), SECONDS_TO_ANSWER)
 
     try:
-        asyncio.run(greet_in_time())
+        # in a thread of its own, because the thread of a notebook has a running loop
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: asyncio.run(greet_in_time())).result()
     except Exception as error:  # another server, or one with other certificates, may cause any error
         hint = "; tls:// needs the certificates in Dask's configuration" if "tls://" in scheduler else ""
         raise EngineError(f"--scheduler: no Dask scheduler answers at {scheduler!r}{hint}") from error
@@ -201,9 +209,8 @@ def _work(job: Job, topic: str, threads: int | None, gpus: list[int], expected_c
             "and start the worker anew"
         )
     identity, function = job
-    with _ONE_AT_A_TIME:
-        if threads is not None:
-            torch.set_num_threads(threads)
+    # the worker of a scheduler may have other tasks than these
+    with _ONE_AT_A_TIME, torch_threads(threads):
         if gpus:
             torch.cuda.set_device(gpus[int(worker.name)])
         return function(report=lambda *event: worker.log_event(topic, (identity, *event)))

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from analysis import store
 from analysis.engine import IN_THIS_PROCESS, Resources, open_engine
-from analysis.engine.progress import Planned, RunsProgress, say
+from analysis.engine.progress import Planned, RunsProgress
 from analysis.engine.work import Outcome, Work, check_data_of_finished, kind_of, load_checked_data
 from analysis.plan import Run, Study, final_runs, read_study
 from analysis.plan.consistency import check_consistency
@@ -19,9 +19,11 @@ from analysis.plan.errors import one_of
 from analysis.plan.own_parts import loaded
 from analysis.plan.run_config import first_difference
 from analysis.plan.study import MeasureSettings
+from analysis.printable import say
 from analysis.run.context import RunContext
 from analysis.run.measured_again import measure_again
 from analysis.run.measurements import MEASURES
+from ncsam.options import quoted
 
 MAY_DIFFER = {"measure", "seeds", "methods", "claims", "own_parts"}
 """Keys that may differ in another study file, besides the noise rates, because only its `measure` is read."""
@@ -54,25 +56,31 @@ def measure_study(
         EngineError: the engine does not exist here, or is gone.
     """
     console = console or Console()
+    tell = partial(say, console, style="yellow")
     data_dir = resources.data_dir
-    names = [one_of(name, MEASURES) for name in names] or list(MEASURES)
+    names = [_known(name) for name in names] or list(MEASURES)
     store.check_is_study(root)
     with (
-        store.locked(root, partial(say, console)),
+        store.locked(root, tell),
         open_engine(resources) as engine,
     ):
         store.remove_temporary_files(root)
         kept = read_study(root / "study.toml")
+        if not kept.measured:
+            raise store.StoreError(
+                f"results: the study in {root} has measured = false, and its runs are not measured; to measure, run it "
+                "without that key into another --out"
+            )
         asked = _with_settings(kept, study or kept, names, root)
         finals, own_parts = final_runs(asked), loaded(asked.own_parts)
-        records, outdated, failed = _looked_at(root, finals, names, partial(say, console))
+        records, outdated, failed = _looked_at(root, finals, names, tell)
         if not records and not failed:
             raise store.StoreError(f"results: no run of {root} has finished")
         data = ""
         if outdated:
             data = load_checked_data(root, finals[0], data_dir, records)[1]
         else:
-            check_data_of_finished(root, finals[0], data_dir, records, partial(say, console))
+            check_data_of_finished(root, finals[0], data_dir, records, tell)
         # written before the first run, so that after a kill the study of the folder has the new settings
         store.write_study(root, asked)
         planned = {run.path: Planned(run.title, kind_of(run)) for run in finals if run.path in records}
@@ -93,6 +101,13 @@ def measure_study(
         return Outcome(store.write_index(root, finals, as_asked), failed)
 
 
+def _known(name: str) -> str:
+    try:
+        return one_of(name, MEASURES)
+    except ValueError as error:
+        raise ValueError(f"--only: {error}") from error
+
+
 def _with_old_settings(root: Path, finals: Sequence[Run], records: dict[str, store.Record]) -> dict[str, str]:
     """Path -> error of each run that still has old settings for measures that are not named now."""
     return {
@@ -104,20 +119,23 @@ def _with_old_settings(root: Path, finals: Sequence[Run], records: dict[str, sto
 
 def _with_settings(kept: Study, asked: Study, names: Collection[str], root: Path) -> Study:
     """The folder's study, with the settings of the named measures as another study file gives them."""
-    before, now = (
-        study.model_dump(exclude={**dict.fromkeys(MAY_DIFFER, True), "noise": {"rates"}})
-        for study in (kept, asked)
-    )
+    before, now = _unchangeable(kept), _unchangeable(asked)
     if before != now:
         field, there, here = first_difference(before, now)
         raise store.StoreError(
-            f"--study: is another study than the one in {root} ({field}: {there!r} there, {here!r} in the file); only "
-            "its [measure] may differ"
+            f"--study: is another study than the one in {root} ({field}: {quoted(there)} there, {quoted(here)} in the "
+            "file); only its [measure] may differ"
         )
     loaded(kept.own_parts)
     study = kept.model_copy(update={"measure": merged(kept.measure, asked.measure, names)})
-    check_consistency(study)
+    check_consistency(study, has_results=True)
     return study
+
+
+def _unchangeable(study: Study) -> dict[str, Any]:
+    """The settings that must be those of the study in the folder."""
+    settings = {key: value for key, value in study.whole().items() if key not in MAY_DIFFER}
+    return {**settings, "noise": {key: value for key, value in settings["noise"].items() if key != "rates"}}
 
 
 def merged(kept: MeasureSettings, asked: MeasureSettings, names: Collection[str]) -> MeasureSettings:
@@ -135,9 +153,11 @@ def merged(kept: MeasureSettings, asked: MeasureSettings, names: Collection[str]
     for field in changed:
         left_out = [m.name for m in MEASURES.values() if field in m.settings and m.name not in names]
         if left_out:
+            others = ", ".join(left_out)
+            depend = f"{others} {'depends' if len(left_out) == 1 else 'depend'}"
             raise ValueError(
-                f"--only: measure.{field} is another one now, and {', '.join(left_out)} would be measured by the old "
-                "one; name them too"
+                f"measure.{field} has changed, and {depend} on it too: {others} would keep numbers made with the old "
+                f"value; add {others} to --only"
             )
     return kept.model_copy(update=changed)
 
@@ -175,7 +195,10 @@ def _looked_at(
 def _target(root: Path, run: Run, stored: store.StoredRun, names: Collection[str]) -> Run:
     """The run with its new settings: new values for the named measures, old values for the others."""
     if stored.config.measure is None or run.config.measure is None:
-        raise store.StoreError(f"results: {root / run.path} is not a final run; delete it")
+        raise store.StoreError(
+            f"results: {root / run.path} is of a run that is not measured, and the study measures its runs; delete the "
+            "file and run the study again"
+        )
     settings = merged(stored.config.measure, run.config.measure, names)
     config = stored.config.model_copy(update={"measure": settings})
     planned = run.config.model_copy(update={"measure": stored.config.measure})

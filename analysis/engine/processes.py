@@ -8,9 +8,10 @@ import pickle
 import queue
 import signal
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from typing import Any
@@ -95,6 +96,18 @@ def cores() -> int:
 def threads_of_each(workers: int) -> int:
     """The cores divided among workers."""
     return max(1, cores() // workers)
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Within, torch computes with this number of threads; None changes nothing."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def gpus_of_workers(workers: int, device: str) -> list[int]:

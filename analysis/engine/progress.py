@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import NamedTuple
@@ -15,12 +15,7 @@ from rich.text import Text
 
 from analysis.engine import Event
 from analysis.engine.time_left import in_words, time_left
-from analysis.printable import printable
-
-
-def say(console: Console, line: str) -> None:
-    """Prints a highlighted line. Its brackets are no markup."""
-    console.print(printable(line), style="yellow", markup=False, highlight=False)
+from analysis.printable import say
 
 
 class Planned(NamedTuple):
@@ -68,7 +63,8 @@ class RunsProgress:
         self._failed = 0
         self._before = len(self._over)
         self._finished_are = finished_are
-        self._seconds: dict[str, list[float]] = defaultdict(list)
+        # a key for each kind from the start, because the thread that draws iterates over them
+        self._seconds: dict[str, list[float]] = {kind: [] for kind in self._total}
         self._in_hand: dict[str, InHand] = {}
         self._live = Live(console=console, get_renderable=self._shown, transient=True)
 
@@ -101,12 +97,7 @@ class RunsProgress:
         self._workers = self._ask_workers()
         if error is not None:
             self._failed += 1
-            self._console.print(
-                printable(f"{name} failed: {type(error).__name__}: {error}"),
-                style="red",
-                markup=False,
-                highlight=False,
-            )
+            say(self._console, f"{name} failed: {type(error).__name__}: {error}", style="red")
         elif seconds is not None:
             self._seconds[kind].append(seconds)
         if not self._console.is_terminal and self._is_worth_a_line():
@@ -131,7 +122,8 @@ class RunsProgress:
         now = time.monotonic()
         left = {kind: count - self._ended[kind] for kind, count in self._total.items()}
         in_hand = [(self._planned[job].kind, now - run.started) for job, run in list(self._in_hand.items())]
-        return in_words(time_left(self._seconds, left, in_hand, self._workers))
+        done = {kind: [*seconds] for kind, seconds in self._seconds.items()}
+        return in_words(time_left(done, left, in_hand, self._workers))
 
     def _shown(self) -> Text:
         """One line: the number of finished runs, the time left, and the run that began last."""

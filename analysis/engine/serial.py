@@ -5,9 +5,8 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any
 
-import torch
-
 from analysis.engine.jobs import Job, OnEvent, no_listener
+from analysis.engine.processes import torch_threads
 
 
 class Serial:
@@ -19,15 +18,15 @@ class Serial:
 
     def __init__(self, threads: int | None) -> None:
         self.on_event: OnEvent = no_listener
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self._threads = threads
 
     def submit(self, job: Job) -> Future[Any]:
         """Runs a job to its end."""
         identity, function = job
         future: Future[Any] = Future()
         try:
-            result = function(report=lambda *event: self.on_event((identity, *event)))
+            with torch_threads(self._threads):
+                result = function(report=lambda *event: self.on_event((identity, *event)))
         except Exception as error:
             future.set_exception(error)
         else:

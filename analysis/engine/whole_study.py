@@ -9,12 +9,13 @@ from rich.console import Console
 
 from analysis import store
 from analysis.engine import IN_THIS_PROCESS, Resources, open_engine
-from analysis.engine.progress import Planned, RunsProgress, say
+from analysis.engine.progress import Planned, RunsProgress
 from analysis.engine.selection import check_choice, choose, only_choice
 from analysis.engine.work import Outcome, Work, check_data_of_finished, kind_of, load_checked_data
-from analysis.plan import Choice, Run, Study, final_runs, selection_runs
+from analysis.plan import Choice, Run, Study, all_trials, final_runs
 from analysis.plan.against_data import check_against_data
 from analysis.plan.own_parts import loaded
+from analysis.printable import say
 from analysis.run.context import RunContext
 from analysis.run.one_run import execute
 
@@ -36,18 +37,17 @@ def run_study(
         FileNotFoundError, ValueError: the data set is missing or broken.
     """
     console = console or Console()
+    tell = partial(say, console, style="yellow")
     data_dir, own_parts = resources.data_dir, loaded(study.own_parts)
-    finals = final_runs(study)
-    # several runs share their trials
-    trials = list({trial.path: trial for run in finals for trial in selection_runs(study, run)}.values())
+    finals, trials = final_runs(study), all_trials(study)
     with (
-        store.locked(root, partial(say, console)),
+        store.locked(root, tell),
         open_engine(resources) as engine,
     ):
-        records = store.open_folder(root, study, finals + trials, partial(say, console))
+        records = store.open_folder(root, study, finals + trials, tell)
         data = ""
         if all(run.path in records for run in finals + trials):
-            check_data_of_finished(root, finals[0], data_dir, records, partial(say, console))
+            check_data_of_finished(root, finals[0], data_dir, records, tell)
         else:
             dataset, data = load_checked_data(root, finals[0], data_dir, records)
             # faults are found here once, rather than by every worker

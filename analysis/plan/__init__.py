@@ -2,8 +2,8 @@
 
 from analysis.plan.choice import Choice
 from analysis.plan.errors import StudyError
-from analysis.plan.grid import Run, final_runs, selection_runs
+from analysis.plan.grid import Run, all_trials, final_runs, selection_runs
 from analysis.plan.reading import read_study
 from analysis.plan.study import Study
 
-__all__ = ["Choice", "Run", "Study", "StudyError", "final_runs", "read_study", "selection_runs"]
+__all__ = ["Choice", "Run", "Study", "StudyError", "all_trials", "final_runs", "read_study", "selection_runs"]

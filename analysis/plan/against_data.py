@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from analysis.plan.data import observed_labels
 from analysis.plan.errors import StudyError
 from analysis.plan.grid import final_runs
 from analysis.plan.study import ModelSettings, Study
+from landscape.data.memory import memory_there_is
 from landscape.evaluation.batch_norm import keeps_statistics
 from ncsam import METHODS, Dataset, build_method, build_model, predict
 from ncsam.datasets.finite import check_finite
@@ -165,7 +165,7 @@ def _memory_of(study: Study, settings: ModelSettings, dataset: Dataset) -> Memor
 
 def _check_memory(study: Study, settings: ModelSettings, dataset: Dataset) -> None:
     needed = _memory_of(study, settings, dataset)
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    available = memory_there_is()
     if needed.bytes > available:
         raise StudyError(
             f"model: {settings.name!r} has {needed.parameters:,} parameters; training and measuring it needs about "

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from analysis.plan.choice import loss_part, method_part
-from analysis.plan.grid import final_runs, selection_runs, slug
+from analysis.plan.grid import all_trials, final_runs, slug
 from analysis.plan.options import check_loss, check_method, check_model, check_noise, check_schedule
 from analysis.plan.study import MAX_SEED, SEEDS_OF_A_CHOICE, MethodSettings, Study
 from ncsam import LOSSES, METHODS
@@ -26,7 +26,8 @@ def check_consistency(study: Study, *, knows_all: bool = True, has_results: bool
         knows_all: whether all methods, models, losses and kinds of noise are known. If the user's parts are not loaded,
             such as when results are only shown, their options are not checked.
         has_results: whether the study comes from a results folder. Earlier versions took probes together with
-            `measured = false`, and measured nothing. Such results can still be read.
+            `measured = false`, or after the last epoch of a method, and measured nothing there. Such results can still
+            be read.
 
     Raises:
         ValueError: the first fault that was found; the message begins with the field.
@@ -109,7 +110,8 @@ def _check_titles(study: Study) -> None:
 def _check_method(field: str, method: MethodSettings, study: Study) -> None:
     candidates = study.candidates(method)
     if method.model:
-        check_model(study.model.name, study.model_of(method).options, f"{field}.model")
+        settings = study.model_of(method)
+        check_model(settings.name, settings.options, f"{field}.model")
     check_method(field, method.name, method.options, [method_part(candidate) for candidate in candidates])
     _check_loss(f"{field}.loss", method, [loss_part(candidate) for candidate in candidates])
     if method.mixup is not None and (
@@ -148,7 +150,8 @@ def _check_loss(field: str, method: MethodSettings, candidates: list[dict[str, A
 def _check_likeness(field: str, method: MethodSettings, study: Study) -> None:
     others = [m.title for m in study.methods if m.like is None]
     if method.like not in others:
-        raise ValueError(f"{field}.like: no method {method.like!r} to follow; there is {', '.join(others)}")
+        remedy = f"there is {', '.join(others)}" if others else "all are like others; leave like out of one"
+        raise ValueError(f"{field}.like: no method {method.like!r} to follow; {remedy}")
     if method.candidate_count > 1:
         raise ValueError(f"{field}.like: leaves nothing to choose; give single values, not lists")
 
@@ -173,16 +176,22 @@ def _check_probes(study: Study, has_results: bool) -> None:
             "training.probe_epochs: measured = false leaves out the measurements along training too; leave one of the "
             "two out"
         )
-    late = [epoch for epoch in study.training.probe_epochs if epoch > study.training.epochs]
-    if late:
+    last = max(study.training.probe_epochs, default=0)
+    if last > study.training.epochs:
         raise ValueError(
-            f"training.probe_epochs: {late[0]} comes after the last of {study.training.epochs} epochs"
+            f"training.probe_epochs: {last} comes after the last of {study.training.epochs} epochs"
         )
+    for index, method in enumerate(study.methods):
+        if method.epochs is not None and last > method.epochs and not has_results:
+            raise ValueError(
+                f"methods.{index}.epochs: training.probe_epochs has {last}, which comes after the last of "
+                f"{method.epochs} epochs; leave it out there, or train for longer"
+            )
 
 
 def _check_file_names(study: Study) -> None:
     runs = final_runs(study)
-    trials = {trial.path for run in runs for trial in selection_runs(study, run)}
+    trials = [trial.path for trial in all_trials(study)]
     if len({run.path for run in runs}) < len(runs) or len(trials) < _trial_count(study):
         raise ValueError("noise.rates, methods: two values are too close to be told apart in file names")
     longest = max((part for path in trials for part in path.split("/")), key=len, default="")

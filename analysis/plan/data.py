@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,11 +125,30 @@ def observed_labels(config: RunConfig, dataset: Dataset, data_dir: Path | None) 
     if "posterior" in options:
         rows = _posterior(_below(data_dir, options["posterior"]))
         options["posterior"] = _of_samples(rows, dataset, "noise.posterior")
+    return planted_labels(dataset, kind, rate, seed, options)
+
+
+def planted_labels(
+    dataset: Dataset, kind: str, rate: float, seed: int, options: Mapping[str, Any]
+) -> NoisyLabels:
+    """Wrong labels of a kind of noise, with the options that the data tell: their pixels, and whose classes they have.
+
+    Raises:
+        ValueError: as for `corrupt_labels`.
+    """
+    told: dict[str, Any] = {}
     if kind == "asymmetric" and dataset.name in SIMILAR_CLASSES:
-        options.setdefault("classes_of", dataset.name)
+        told["classes_of"] = dataset.name
     if "inputs" in noise_options(kind):
-        options["inputs"] = dataset.train.pixels
-    return corrupt_labels(clean, kind=kind, rate=rate, seed=seed, num_classes=dataset.num_classes, **options)
+        told["inputs"] = dataset.train.pixels
+    return corrupt_labels(
+        dataset.train.targets,
+        kind=kind,
+        rate=rate,
+        seed=seed,
+        num_classes=dataset.num_classes,
+        **{**told, **options},
+    )
 
 
 def _annotators_labels(options: dict[str, Any], dataset: Dataset, data_dir: Path | None) -> Tensor:

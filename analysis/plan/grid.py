@@ -62,6 +62,12 @@ def selection_runs(study: Study, final: Run) -> list[Run]:
     ]
 
 
+def all_trials(study: Study) -> list[Run]:
+    """The trainings that compare candidates, for all runs of a study. Several runs share their trials."""
+    trials = (trial for run in final_runs(study) for trial in selection_runs(study, run))
+    return list({trial.path: trial for trial in trials}.values())
+
+
 def _final_run(study: Study, rate: float, method: MethodSettings, seed: int) -> Run:
     config = RunConfig(
         purpose="final",

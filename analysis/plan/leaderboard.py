@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from analysis.plan.choice import method_part
 from analysis.plan.consistency import check_consistency
@@ -42,6 +42,12 @@ class RankedMethod(MethodSettings):
     cost: Positive = 1.0
     control: bool = False
     without: list[str] = Field(default_factory=list)
+
+    @field_validator("epochs")
+    @classmethod
+    def _not_given(cls, value: int | None) -> None:
+        if value is not None:
+            raise ValueError("follows from cost; leave it out")
 
 
 class RankedData(Settings):
@@ -129,7 +135,7 @@ def studies_of(board: Leaderboard) -> Iterator[tuple[str, RankedData, Study]]:
 
 def _method_on(data: RankedData, method: RankedMethod) -> MethodSettings:
     """The method of a study, with the epochs that the budget allows."""
-    own: dict[str, Any] = {key: getattr(method, key) for key in ("name", "label", "like", "loss", "mixup")}
+    own = {key: getattr(method, key) for key in MethodSettings.model_fields if key != "epochs"}
     epochs = max(1, round(data.training.epochs / method.cost))
     return MethodSettings(**own, **method.options, epochs=None if epochs == data.training.epochs else epochs)
 

@@ -12,7 +12,7 @@ from analysis.plan.data import study_options
 from analysis.plan.study import LossSettings
 from ncsam import build_loss, build_method, build_schedule, model_options, noise_options
 from ncsam.label_noise import NOISE_REGISTRY
-from ncsam.losses import LOSS_REGISTRY
+from ncsam.losses import LOSS_REGISTRY, told_to_loss
 from ncsam.methods import METHOD_REGISTRY
 from ncsam.models import check_model_options
 from ncsam.options import Registry, check_names, quoted
@@ -20,10 +20,12 @@ from ncsam.options import Registry, check_names, quoted
 
 def check_model(name: str, options: dict[str, Any], field: str = "model") -> None:
     """Raises ValueError unless each option has the type of its default and a plausible size."""
+    with _within(f"{field}.name", named=True):
+        known = model_options(name)
     with _within(field):
         check_model_options(name, options)
     for key, value in options.items():
-        if isinstance(model_options(name)[key], float) and not 0 <= value < 1:
+        if isinstance(known[key], float) and not 0 <= value < 1:
             raise ValueError(f"{field}.{key}: must be a share from 0 to below 1, got {quoted(value)}")
 
 
@@ -97,8 +99,12 @@ def _deep_model() -> torch.nn.Module:
 def check_loss(field: str, loss: LossSettings, candidates: Iterable[dict[str, Any]]) -> None:
     """Raises ValueError unless all candidates build the loss, and a transition is named exactly if it is needed."""
     _check_values(field, LOSS_REGISTRY, loss.name, loss.options)
-    if (loss.transition is not None) != (loss.name == "forward"):
-        raise ValueError(f'{field}.transition: loss \'forward\', and no other, needs "known" or "estimated"')
+    with _within(f"{field}.name", named=True):
+        needs_transition = "transition" in told_to_loss(loss.name)
+    if needs_transition and loss.transition is None:
+        raise ValueError(f'{field}.transition: loss {loss.name!r} needs "known" or "estimated"')
+    if loss.transition is not None and not needs_transition:
+        raise ValueError(f"{field}.transition: loss {loss.name!r} takes none; leave it out")
     for options in candidates:
         with _within(field):
             build_loss(loss.name, samples=1, classes=2, transition=torch.eye(2, device="cpu"), **options)

@@ -101,10 +101,13 @@ def one_line(error: ValidationError, whole: type[BaseModel]) -> str:
 
 
 def _misspelled(missing: ErrorDetails) -> str:
-    """The question whether a key of the same table was meant, which is an option of the table's choice otherwise."""
+    """A hint that a given key may be a misspelling of the missing one.
+
+    Without it, the key counts as an option of the chosen name.
+    """
     given = [str(key) for key in missing["input"]] if isinstance(missing["input"], dict) else []
     near = nearest_of(str(missing["loc"][-1]), given)
-    return "" if near is None else f"; did you mean it by {near!r}?"
+    return "" if near is None else f"; is {near!r} a misspelling of it?"
 
 
 def _fields_at(location: tuple[int | str, ...], whole: type[BaseModel]) -> list[str]:

@@ -18,6 +18,7 @@ from analysis.plan.study import (
     Settings,
     TrainingSettings,
 )
+from ncsam.options import quoted
 
 
 class RunNoise(Settings):
@@ -145,6 +146,16 @@ class Identity(NamedTuple):
 def digest(content: Any) -> str:
     """SHA-256 of the JSON of plain values, with sorted keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def difference(stored: RunConfig, planned: RunConfig) -> str:
+    """The first setting in which two configurations differ, with both values, for an error."""
+    one, other = ({**config.whole(), "measured": config.measure is not None} for config in (stored, planned))
+    if one["measured"] != other["measured"]:
+        # all of `measure` is there or is not
+        del one["measure"], other["measure"]
+    field, there, now = first_difference(one, other)
+    return f"{field}: {quoted(there)} there, {quoted(now)} now"
 
 
 def first_difference(stored: Any, planned: Any, field: str = "") -> tuple[str, Any, Any]:

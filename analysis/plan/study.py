@@ -19,13 +19,14 @@ from pydantic import (
 from analysis.plan.choice import OF_LOSS
 from analysis.plan.errors import one_of_or_own
 from ncsam import DATASETS, LOSSES, MODELS, NOISE_KINDS, SCHEDULES
+from ncsam.options import quoted
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**7)]
 SEEDS_OF_A_CHOICE = 10_000
-"""If each seed has a choice of its own, the seeds of its trainings follow those of the seed before at this distance."""
+"""With per_seed, the trainings that choose for seed s have seeds from (s + 1) times this number on."""
 MAX_SEED = 2**31
 Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 
@@ -39,6 +40,17 @@ class Settings(BaseModel):
     """Settings that are newer than some finished studies. They are left out where they have their default, so that the
     configurations of these studies, and the fingerprints of their runs, stay the same."""
 
+    @classmethod
+    def later_defaults(cls) -> dict[str, Any]:
+        """The defaults of the `later` settings, as plain values."""
+        fields = cls.model_fields
+        return {name: _plain(fields[name].get_default(call_default_factory=True)) for name in cls.later}
+
+    def whole(self) -> dict[str, Any]:
+        """All settings as plain values, also those that are left out where they have their default."""
+        own = {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+        return {**own, **(self.model_extra or {})}
+
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
         defaults = type(self).model_fields
@@ -47,6 +59,12 @@ class Settings(BaseModel):
             if getattr(self, name) == defaults[name].get_default(call_default_factory=True):
                 values.pop(name, None)
         return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.whole()
+    return [_plain(part) for part in value] if isinstance(value, list) else value
 
 
 class OpenSettings(Settings):
@@ -211,6 +229,13 @@ class MethodSettings(OpenSettings):
     def _by_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @field_validator("model")
+    @classmethod
+    def _named_by_a_word(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("name", ""), str):
+            raise ValueError(f"name must be a word, got {quoted(value['name'])}")
+        return value
+
     @property
     def title(self) -> str:
         """The title in tables and figures."""
@@ -236,7 +261,7 @@ class MethodSettings(OpenSettings):
 class SelectionSettings(Settings):
     """The comparison of candidates, by accuracy on held-out training samples with their observed labels.
 
-    By default the seeds of a method and rate share one choice, so that its luck does not average out over them. With
+    By default the seeds of a method and rate share one choice, so a lucky choice stays in the mean over seeds. With
     `per_seed` each seed of the study has a choice of its own, from trainings with seeds of their own.
     """
 

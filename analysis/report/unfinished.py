@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 from analysis import store
-from analysis.printable import printable
+from analysis.printable import say
 
 MOST_NAMED = 3
 """Runs that are named in a line; the report names all."""
@@ -19,9 +18,7 @@ def print_unfinished(roots: Sequence[Path], console: Console) -> None:
     """Prints a line for each run that failed, and one for those that are not done yet or cannot be used."""
     for root in roots:
         for line in unfinished_lines(root):
-            console.print(
-                Text(printable(line)), style="red" if line.startswith("failed") else "yellow", soft_wrap=True
-            )
+            say(console, line, style="red" if line.startswith("failed") else "yellow")
 
 
 def unfinished_lines(root: Path) -> Iterator[str]:

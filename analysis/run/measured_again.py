@@ -7,9 +7,10 @@ from collections.abc import Collection
 from analysis import store
 from analysis.plan import Run
 from analysis.run.context import RunContext
-from analysis.run.measurements import MEASURES, Subject, measure
+from analysis.run.measurements import MEASURES, measure
 from analysis.run.one_run import Report
 from analysis.run.run_data import load_run_data
+from analysis.run.subject import Subject
 from analysis.run.training import new_model
 
 

@@ -13,9 +13,10 @@ from analysis import store
 from analysis.plan import Choice, Run
 from analysis.plan.run_config import digest
 from analysis.run.context import RunContext
-from analysis.run.measurements import MEASURES, Subject, measure
+from analysis.run.measurements import MEASURES, measure
 from analysis.run.probes import study_probes
 from analysis.run.run_data import RunData, load_run_data
+from analysis.run.subject import Subject
 from analysis.run.training import Training, new_model
 from ncsam import History, Method
 
@@ -58,9 +59,7 @@ def execute(
             versions = {name: found.version for name, found in MEASURES.items()}
             store.write_measured_by(file, versions, context.device)
         record = store.record_of(file)
-    # checkpoints of other fingerprints too, because a training may have begun with other settings
-    for left_over in path.parent.glob(f"{path.stem}.*.ckpt"):
-        left_over.unlink(missing_ok=True)
+    store.remove_checkpoints(path)
     return record
 
 

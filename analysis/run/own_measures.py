@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.run.measurements import MEASURES, Measure, Results, Subject
+from analysis.run.measurements import MEASURES, Measure, Results
+from analysis.run.subject import Subject
 from analysis.store import OWN_NUMBERS
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
@@ -48,5 +49,5 @@ def register_measure(name: str, columns: Sequence[str], of: Callable[[Subject], 
         values = np.array([float(found[column]) for column in columns])
         return {group: OwnNumbers(np.array(columns), values)}
 
-    # files without versions hold no such measure
+    # a file that names no version counts as version 1, and may lack this measure
     MEASURES[name] = Measure(name, measured, (group,), ("samples",), version=2)

@@ -1,11 +1,13 @@
 """The study folder: one HDF5 file for each run, written whole or not at all, and an index of all runs."""
 
 from analysis.store.at_loss import AT_LOSS, LOSS_LEVELS, column_at_loss, flag_at_loss, value_at_loss
+from analysis.store.failures import failure_path, read_failure, write_failure
 from analysis.store.files import (
     BrokenFileError,
     StoreError,
     cannot_write,
     is_of_the_disk,
+    remove_checkpoints,
     remove_temporary_files,
     replace_file,
     write_bytes,
@@ -19,26 +21,23 @@ from analysis.store.folder import (
     look_into_folder,
     open_folder,
     other_settings,
-    read_tables,
     write_study,
 )
+from analysis.store.joined import read_tables
 from analysis.store.row import OWN_NUMBERS, Record, read_record, record_of, scalars
 from analysis.store.run_file import (
     SCHEMA_VERSION,
     MeasuredBy,
     StoredRun,
     config_of,
-    failure_path,
     load_weights,
     opened,
     read_config,
-    read_failure,
     read_history,
     remove_groups,
     run_file_changed,
     run_file_written,
     versions,
-    write_failure,
     write_measured_by,
     write_measurements,
     write_run_config,
@@ -100,6 +99,7 @@ __all__ = [
     "read_table",
     "read_tables",
     "record_of",
+    "remove_checkpoints",
     "remove_groups",
     "remove_temporary_files",
     "replace_file",

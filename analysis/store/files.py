@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import re
 import stat
@@ -66,6 +67,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         beside.write_bytes(content)
 
     replace_file(path, write_to)
+
+
+def remove_checkpoints(path: Path) -> None:
+    """Removes the checkpoints of a run's training, also those of other settings, with which it may have begun.
+
+    Args:
+        path: the path of the run's file.
+    """
+    for checkpoint in path.parent.glob(f"{glob.escape(path.stem)}.*.ckpt"):
+        checkpoint.unlink(missing_ok=True)
 
 
 def remove_temporary_files(root: Path) -> None:

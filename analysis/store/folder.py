@@ -1,23 +1,22 @@
-"""Study folders: their study, the process that works in them, and their finished runs; several can be read as one."""
+"""Study folders: their study, the process that works in them, and their finished runs."""
 
 from __future__ import annotations
 
 import fcntl
-import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import tomli_w
 
 from analysis.plan.errors import StudyError
 from analysis.plan.grid import Run
 from analysis.plan.reading import read_toml
-from analysis.plan.run_config import first_difference
+from analysis.plan.run_config import difference
 from analysis.plan.study import Study
+from analysis.store.failures import failure_path
 from analysis.store.files import (
     BrokenFileError,
     StoreError,
@@ -25,24 +24,17 @@ from analysis.store.files import (
     check_regular,
     is_of_dead_writer,
     is_of_the_disk,
+    remove_checkpoints,
     remove_temporary_files,
     set_aside,
     write_bytes,
     write_text,
 )
 from analysis.store.row import Record, read_record
-from analysis.store.run_file import SCHEMA_VERSION, failure_path, read_config, versions
+from analysis.store.run_file import SCHEMA_VERSION, read_config, versions
 from analysis.store.safe_hdf5 import is_sealed
-from analysis.store.table import read_table, run_files
 from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
-from landscape.results.wording import percent
 from ncsam.seal import sealed
-
-MEASURING = ("alignment_batches", "probe_epochs", "probe_samples", "probe_measures")
-"""Keys of a study's training that do not change the trained weights."""
-
-MEASURED = ("samples", "sharpness_rho", "sharpness_elementwise_rho", "sharpness_filter_rho")
-"""Keys of a study's measurements that change the meaning of a number, and not only its error."""
 
 TABLES = ("training", "noise", "measure")
 """Keys of a study that hold others."""
@@ -211,14 +203,14 @@ def check_is_study(root: Path) -> None:
 
 def other_settings(root: Path, run: Run) -> str:
     """The error about a finished run whose settings differ from those of the planned run, with the remedy."""
-    stored = read_config(root / run.path)
-    field, before, now = first_difference(stored.config.as_plain(), run.config.as_plain())
-    if stored.config.training_fingerprint == run.config.training_fingerprint:
+    stored = read_config(root / run.path).config
+    are_measured = stored.measure is not None and run.config.measure is not None
+    if are_measured and stored.training_fingerprint == run.config.training_fingerprint:
         remedy = f"measure its runs again by 'ncsam measure {root} --study FILE', which trains nothing"
     else:
         remedy = "choose another --out, or delete the folder to run it anew"
     path = root / run.path
-    return f"out: {path} has other settings than the study ({field}: {before!r} there, {now!r} now); {remedy}"
+    return f"out: {path} has other settings than the study ({difference(stored, run.config)}); {remedy}"
 
 
 def written_study(path: Path) -> dict[str, Any]:
@@ -242,8 +234,7 @@ def written_study(path: Path) -> dict[str, Any]:
 def _remove_leftovers(path: Path) -> None:
     """Removes files that finished runs no longer need, which a kill may have left."""
     failure_path(path).unlink(missing_ok=True)
-    for checkpoint in path.parent.glob(f"{glob.escape(path.stem)}.*.ckpt"):
-        checkpoint.unlink(missing_ok=True)
+    remove_checkpoints(path)
 
 
 def _check_owner(root: Path, study: Study) -> None:
@@ -261,64 +252,3 @@ def _check_owner(root: Path, study: Study) -> None:
             )
     elif any(entry.name not in EMPTY and not is_of_dead_writer(entry) for entry in root.iterdir()):
         raise StoreError(f"out: {root} is not empty and not a study's folder; choose another --out")
-
-
-def how_trained(root: Path) -> dict[str, Any]:
-    """The settings of a study's training and measurements, without methods, noise rates and seeds.
-
-    Raises:
-        FileNotFoundError: the folder holds no study.
-        StoreError: `study.toml` is no study.
-    """
-    study = written_study(root / "study.toml")
-    training = {key: value for key, value in study.get("training", {}).items() if key not in MEASURING}
-    noise = {key: value for key, value in study.get("noise", {}).items() if key != "rates"}
-    measure = {key: value for key, value in study.get("measure", {}).items() if key in MEASURED}
-    samples: dict[str, Any] = {
-        key: study[key] for key in ("train_samples", "test_samples", "image_size") if key in study
-    }
-    return {"model": study.get("model"), "training": training, "noise": noise, "measure": measure, **samples}
-
-
-def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
-    """The tables of several studies as one table.
-
-    Raises:
-        FileNotFoundError, StoreError: as for `read_table`. Or two studies hold runs of the same method, data, noise and
-            seed, between which a claim could not distinguish. Or they train or measure differently on the same data and
-            noise, so that a claim must not compare their methods. Or they had different data of one name.
-    """
-    # studies are numbered, because words of pandas are UTF-8 and the name of a folder need not be
-    tables = [read_table(root).assign(study=number) for number, root in enumerate(roots)]
-    joined = pd.concat(tables, ignore_index=True)
-    which = ["dataset", "noise_kind", "noise_rate", "method", "seed"]
-    again = joined[joined.duplicated(which)]
-    if len(again):
-        first = again.iloc[0]
-        before = joined[(joined[which] == first[which]).all(axis=1)]["study"].iloc[0]
-        raise StoreError(
-            f"results: {roots[before]} and {roots[first['study']]} both hold {first['method']}, {first['dataset']}, "
-            f"{first['noise_kind']} {percent(first['noise_rate'])}, seed {first['seed']}; judge them apart"
-        )
-    trained = [how_trained(root) for root in roots] if len(roots) > 1 else []
-    for (dataset, noise), of_data in joined.groupby(["dataset", "noise_kind"], sort=False):
-        one, *others = of_data["study"].unique()
-        for other in others:
-            if trained[one] != trained[other]:
-                field, *both = first_difference(trained[one], trained[other])
-                raise StoreError(
-                    f"results: {roots[one]} and {roots[other]} train or measure in other ways on {dataset}, "
-                    f"{noise} noise ({field}: {both[0]!r} and {both[1]!r}); judge them apart"
-                )
-            data = {_data_of(roots[one]), _data_of(roots[other])} - {""}
-            if len(data) > 1:
-                raise StoreError(
-                    f"results: {roots[one]} and {roots[other]} had other data by the name of {dataset}; "
-                    "judge them apart"
-                )
-    return joined
-
-
-def _data_of(root: Path) -> str:
-    """The digest of a study's data; empty if its files are older than these digests."""
-    return read_config(run_files(root)[0]).data

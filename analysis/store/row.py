@@ -15,7 +15,7 @@ from analysis.bound import bound_scalars
 from analysis.store.alarm_columns import alarm_columns
 from analysis.store.early_columns import early_columns
 from analysis.store.history_columns import history_columns
-from analysis.store.run_file import config_of, metrics_of, opened
+from analysis.store.run_file import StoredRun, config_of, faults_named, metrics_of, opened
 from analysis.store.safe_hdf5 import check_content, check_results
 from analysis.store.sample_columns import sample_columns
 from analysis.store.stability_edge import edge_columns
@@ -73,20 +73,23 @@ def read_record(path: Path) -> Record:
         BrokenFileError: the file is no whole run file.
     """
     with opened(path) as file:
-        check_results(file)
         return record_of(file)
 
 
 def record_of(file: h5py.File) -> Record:
-    """The record of an open run file."""
-    check_content(file)
+    """The record of an open run file.
+
+    Raises:
+        BrokenFileError: the content makes no sense. Later errors are those of a column's code.
+    """
     stored = config_of(file)
-    return Record(
-        stored.config.fingerprint,
-        stored.data,
-        scalars_of(file),
-        len(file["labels/observed"]),
-    )
+    with faults_named(file.filename):
+        check_results(file)
+        check_content(file)
+        words, own = _words_of(stored), _own_numbers(file)
+    row = {**words, **_numbers_of(file, stored)}
+    row.update({name: value for name, value in own.items() if name not in row})
+    return Record(stored.config.fingerprint, stored.data, row, len(file["labels/observed"]))
 
 
 def scalars(path: Path) -> dict[str, Any]:
@@ -94,10 +97,12 @@ def scalars(path: Path) -> dict[str, Any]:
     return read_record(path).row
 
 
-def scalars_of(file: h5py.File) -> dict[str, Any]:
-    """A run's row of the table, from its open file."""
-    stored = config_of(file)
-    history = metrics_of(file)
+def _words_of(stored: StoredRun) -> dict[str, Any]:
+    """The columns that the configuration tells.
+
+    Raises:
+        ValueError: a word cannot be printed, or the hyper-parameters are no plain values by name.
+    """
     row: dict[str, Any] = stored.config.identity._asdict()
     method = stored.config.method
     row["method_name"] = method.name
@@ -110,6 +115,17 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row["hyperparameters"] = json.dumps(stored.hyperparameters, sort_keys=True)
     row["tuned"] = json.dumps(method.tuned)
     row["changed"] = json.dumps(method.changed)
+    for name in TEXTS:
+        if not row[name].isprintable():
+            raise ValueError(f"{name} holds what cannot be printed")
+    check_settings(row["hyperparameters"], row["tuned"], row["changed"])
+    return row
+
+
+def _numbers_of(file: h5py.File, stored: StoredRun) -> dict[str, Any]:
+    """The columns that the rest of a checked file tells."""
+    history = metrics_of(file)
+    row: dict[str, Any] = {}
     row.update(history_columns(history))
     wrong = file["labels/clean"][()] != file["labels/observed"][()]
     row["realised_noise_rate"], row["train_samples"] = float(wrong.mean()), len(wrong)
@@ -125,11 +141,6 @@ def scalars_of(file: h5py.File) -> dict[str, Any]:
     row.update(sample_columns(file))
     row.update(weight_columns(file))
     row.update(bound_scalars(file))
-    row.update({name: value for name, value in _own_numbers(file).items() if name not in row})
-    for name in TEXTS:
-        if not row[name].isprintable():
-            raise ValueError(f"{name} holds what cannot be printed")
-    check_settings(row["hyperparameters"], row["tuned"], row["changed"])
     return row
 
 

@@ -16,7 +16,6 @@ import h5py
 import numpy as np
 import pandas as pd
 import torch
-from h5py import h5f
 from pydantic import ValidationError
 from torch import nn
 
@@ -24,13 +23,15 @@ import landscape
 from analysis.plan.choice import Choice
 from analysis.plan.grid import Run
 from analysis.plan.run_config import RunConfig, digest
-from analysis.store.files import BrokenFileError, StoreError, replace_file, write_text
+from analysis.store.failures import failure_path
+from analysis.store.files import BrokenFileError, StoreError
 from analysis.store.safe_hdf5 import check_trusted, is_sealed
+from analysis.store.sealed_file import sealed_file
 from landscape.results.storage import write
 from landscape.results.trust import FAULTS
 from ncsam.history import History
 from ncsam.label_noise import NoisyLabels
-from ncsam.seal import sealed, without_seal
+from ncsam.seal import without_seal
 from ncsam.training import METRICS
 
 SCHEMA_VERSION = 2
@@ -93,7 +94,17 @@ def read_config(path: Path) -> StoredRun:
 
 
 def config_of(file: h5py.File) -> StoredRun:
-    """The `/config` of an open run file."""
+    """The `/config` of an open run file.
+
+    Raises:
+        BrokenFileError: the configuration makes no sense.
+        StoreError: a later version wrote the file.
+    """
+    with faults_named(file.filename):
+        return _config_of(file)
+
+
+def _config_of(file: h5py.File) -> StoredRun:
     attributes = file["config"].attrs
     written = json.loads(attributes["config"])
     if digest(written) != attributes["fingerprint"]:
@@ -119,7 +130,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     Raises:
         FileNotFoundError: the file does not exist.
         BrokenFileError: the file is no whole run file, its bytes have changed, or it leads to other files. Also if
-            something turns out to be missing while it is read.
+            HDF5 cannot read a part of it within the context.
         StoreError: a later version wrote the file.
     """
     if not path.exists():
@@ -134,23 +145,47 @@ def opened(path: Path) -> Iterator[h5py.File]:
             f"file: {path} is not a whole HDF5 file; if it was a run's, delete it and run the study again"
         ) from error
     with file:
-        try:
+        with faults_named(path):
             check_trusted(file, path)
             _check_schema(file, path, has_seal)
+        # any other error within the context is one of the code there, and no reason to call the file broken
+        try:
             yield file
-        except ValidationError as error:
-            # an unknown setting is one of a later version, and the file is not broken
-            is_later = all(fault["type"] == "extra_forbidden" for fault in error.errors())
-            first = error.errors()[0]
-            words = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise (StoreError if is_later else BrokenFileError)(
-                f"file: {path} does not hold what a run's file holds: {words}"
-            ) from error
-        except StoreError:
-            raise
-        except FAULTS as error:
-            words = " ".join(str(error).split())
-            raise BrokenFileError(f"file: {path} does not hold what a run's file holds: {words}") from error
+        except OSError as error:
+            # an errno is an error of the system; HDF5 has none
+            if error.errno is not None:
+                raise
+            raise _broken(path, error) from error
+
+
+@contextmanager
+def faults_named(path: object) -> Iterator[None]:
+    """Calls a run's file broken if its content, which is checked within, makes no sense.
+
+    Args:
+        path: path of the file, for the message.
+
+    Raises:
+        BrokenFileError: an error was raised within that broken files raise.
+        StoreError: the file has settings of a later version.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        # an unknown setting is one of a later version, and the file is not broken
+        is_later = all(fault["type"] == "extra_forbidden" for fault in error.errors())
+        first = error.errors()[0]
+        words = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise _broken(path, words, StoreError if is_later else BrokenFileError) from error
+    except StoreError:
+        raise
+    except FAULTS as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: object, fault: object, kind: type[StoreError] = BrokenFileError) -> StoreError:
+    words = " ".join(str(fault).split())
+    return kind(f"file: {path} does not hold what a run's file holds: {words}")
 
 
 def _check_schema(file: h5py.File, path: Path, has_seal: bool) -> None:
@@ -173,29 +208,14 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
         FileNotFoundError, BrokenFileError, StoreError: as for `opened`.
         RuntimeError: the model has another architecture.
     """
-    with opened(Path(path)) as file:
+    with opened(Path(path)) as file, faults_named(path):
         state = {name: torch.from_numpy(np.asarray(data[()])) for name, data in file["weights"].items()}
     model.load_state_dict(state)
 
 
-def failure_path(path: Path) -> Path:
-    """The path of the file with the error of a failed run."""
-    return path.with_suffix(".failed")
-
-
-def write_failure(path: Path, error: str) -> None:
-    """Writes the error of the run with the file `path`. A later success removes it."""
-    write_text(failure_path(path), f"{error}\n")
-
-
-def read_failure(path: Path) -> str:
-    """The error in a file of `failure_path`, whatever its bytes."""
-    return path.read_text(encoding="utf-8", errors="replace").strip()
-
-
 def read_history(path: Path) -> pd.DataFrame:
     """The history of a run, one row for each epoch, with the run's identity in the first columns."""
-    with opened(path) as file:
+    with opened(path) as file, faults_named(path):
         return pd.DataFrame({**config_of(file).config.identity._asdict(), **metrics_of(file)})
 
 
@@ -220,10 +240,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def run_file_written(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file in memory. At the end of the context it becomes the run's file, whole and sealed.
-
-    HDF5 writes to memory, and the disk gets one stream of bytes. A full disk is then an ordinary error; HDF5 itself
-    would leave a file that it cannot close. The checksum is read back from the disk before the file gets its name.
+    """A run's file, which is written as `sealed_file` says. The error of an earlier failure is removed after.
 
     Args:
         path: path of the run's file.
@@ -231,11 +248,9 @@ def run_file_written(path: Path) -> Iterator[h5py.File]:
     Raises:
         OSError, StoreError: the file did not reach the disk. An older file stays as it was.
     """
-    with h5py.File(path, "w", driver="core", backing_store=False) as file:
+    with sealed_file(path) as file:
         yield file
-        file.flush()
-        content = file.id.get_file_image()
-    _write_sealed(path, content)
+    failure_path(path).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -248,20 +263,8 @@ def run_file_changed(path: Path) -> Iterator[h5py.File]:
     """
     with opened(path):
         content = without_seal(path.read_bytes())
-    with h5py.File(h5f.open_file_image(content, flags=h5f.FILE_IMAGE_OPEN_RW)) as file:
+    with sealed_file(path, content) as file:
         yield file
-        file.flush()
-        content = file.id.get_file_image()
-    _write_sealed(path, content)
-
-
-def _write_sealed(path: Path, content: bytes) -> None:
-    def write_to(beside: Path) -> None:
-        beside.write_bytes(sealed(content))
-        if not is_sealed(beside):
-            raise StoreError(f"file: {beside} did not reach the disk whole")
-
-    replace_file(path, write_to)
     failure_path(path).unlink(missing_ok=True)
 
 

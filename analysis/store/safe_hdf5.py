@@ -67,8 +67,9 @@ def check_content(file: h5py.File) -> None:
     """Checks the history and the labels of an open run file.
 
     Raises:
-        ValueError: a metric has not one number for each epoch; or labels are not whole numbers from 0 and below the
-            number of classes, or there are not as many observed as true ones.
+        ValueError: a metric has not one number for each epoch; labels are not whole numbers from 0 and below the
+            number of classes, or there are not as many observed as true ones; weights are no data sets; or measured
+            samples are none of the training set.
     """
     epochs = file["history/epoch"].shape
     if epochs != (file["config"].attrs["epochs"],) or epochs[0] < 1:
@@ -90,6 +91,24 @@ def check_content(file: h5py.File) -> None:
             raise ValueError(f"{item.name} holds labels that are none of {classes} classes")
     if not np.isfinite(transition[()]).all():
         raise ValueError("labels/transition holds what is no number")
+    for item in file["weights"].values() if "weights" in file else ():
+        if not isinstance(item, h5py.Dataset):
+            raise ValueError(f"{item.name} is no data set")
+    _check_measured(file, len(observed))
+
+
+def _check_measured(file: h5py.File, samples: int) -> None:
+    """Checks which training samples were measured, by whose positions the columns of single samples are computed."""
+    if "measured_samples/train" not in file:
+        return
+    train = file["measured_samples/train"]
+    if train.dtype.kind not in "iu" or train.ndim != 1 or ((train[()] < 0) | (train[()] >= samples)).any():
+        raise ValueError(f"{train.name} holds positions that are none of {samples} samples")
+    single = "samples/observed/loss"
+    if single in file and file[single].shape != train.shape:
+        raise ValueError(
+            f"/{single} has the shape {file[single].shape}, and {len(train)} samples were measured"
+        )
 
 
 def check_results(file: h5py.Group) -> None:

@@ -18,11 +18,11 @@ from analysis.plan.grid import Run, final_runs
 from analysis.plan.reading import read_study
 from analysis.plan.run_config import Identity
 from analysis.store.definitions import definitions
-from analysis.store.files import BrokenFileError, StoreError, check_regular, replace_file
+from analysis.store.files import BrokenFileError, StoreError, check_regular
 from analysis.store.row import COLUMNS, TEXTS, Record, check_settings, read_record
 from analysis.store.run_file import config_of, opened, read_history
 from analysis.store.safe_hdf5 import check_trusted, checksum_of, is_sealed
-from ncsam.seal import sealed
+from analysis.store.sealed_file import sealed_file
 
 
 @dataclass(frozen=True)
@@ -63,25 +63,18 @@ def _index_of(root: Path, runs: list[Run], records: dict[str, Record]) -> Index:
 
 def _write(root: Path, index: Index) -> None:
     table = index.table
-
-    def write_to(beside: Path) -> None:
-        with h5py.File(beside, "w", driver="core", backing_store=False) as file:
-            columns = file.create_group("table")
-            for name in table.columns:
-                values = table[name]
-                columns[name] = values.to_numpy() if values.dtype.kind in "fiub" else list(map(str, values))
-            columns.attrs["order"] = json.dumps(list(table.columns))
-            file.attrs["fingerprint"], file.attrs["files"] = index.fingerprint, index.files
-            file.attrs["definitions"] = definitions()
-            # an attribute cannot hold thousands of paths
-            file.create_dataset("runs", data=index.runs, dtype=h5py.string_dtype())
-            for path in index.runs:
-                file[f"links/{path.removesuffix('.h5')}"] = h5py.ExternalLink(path, "/")
-            file.flush()
-            content = file.id.get_file_image()
-        beside.write_bytes(sealed(content))
-
-    replace_file(root / "study.h5", write_to)
+    with sealed_file(root / "study.h5") as file:
+        columns = file.create_group("table")
+        for name in table.columns:
+            values = table[name]
+            columns[name] = values.to_numpy() if values.dtype.kind in "fiub" else list(map(str, values))
+        columns.attrs["order"] = json.dumps(list(table.columns))
+        file.attrs["fingerprint"], file.attrs["files"] = index.fingerprint, index.files
+        file.attrs["definitions"] = definitions()
+        # an attribute cannot hold thousands of paths
+        file.create_dataset("runs", data=index.runs, dtype=h5py.string_dtype())
+        for path in index.runs:
+            file[f"links/{path.removesuffix('.h5')}"] = h5py.ExternalLink(path, "/")
 
 
 def read_index(root: Path) -> Index:

@@ -17,7 +17,7 @@ import pandas as pd
 from analysis.plan.grid import Run, final_runs, selection_runs
 from analysis.plan.reading import read_study
 from analysis.plan.study import Study
-from analysis.store.run_file import failure_path, read_failure
+from analysis.store.failures import failure_path, read_failure
 from analysis.store.table import read_index
 
 OF_METHOD = (

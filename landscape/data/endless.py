@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from landscape.data.batches import rows_of, samples_in
 from landscape.data.counts import Pair
+from landscape.data.memory import memory_there_is
 from landscape.data.samples import digest_of_pair
 
 ROUNDS = 10
@@ -23,8 +21,6 @@ MOST_OF_MEMORY = 0.8
 """Share of the memory that batches of data of unknown length may take."""
 SECONDS = 60.0
 """After this time in the first pass over data of unknown length a warning says how far the pass is."""
-MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Files in which Linux says how much memory a container may take."""
 
 REMEDY = (
     "give data that end, such as [*itertools.islice(loader, 100)] for the first 100 batches, or a DataLoader with a "
@@ -73,7 +69,7 @@ class EndlessData:
                 f"data: its {batches} batches are {self._repeats.period} ones again and again, so that it seems never "
                 f"to end; {REMEDY}"
             )
-        if kept > MOST_OF_MEMORY * _memory():
+        if kept > MOST_OF_MEMORY * memory_there_is():
             raise ValueError(
                 f"data: its batches, which are kept, take {kept / 2**30:.1f} GiB by now, most of the memory, and it "
                 f"does not say its length; {REMEDY}; or let it be streamed, with keep='auto' and data that can be read "
@@ -128,15 +124,3 @@ def _length_of(data: Any) -> int | None:
         return len(data)
     except (TypeError, NotImplementedError, AttributeError):
         return None
-
-
-def _memory() -> float:
-    """Bytes of the machine's memory, or of what its container may take; infinite where they are not known."""
-    limits = []
-    for path in map(Path, MEMORY_LIMITS):
-        # no such file, or "max"
-        with suppress(OSError, ValueError):
-            limits.append(int(path.read_text()))
-    with suppress(AttributeError, ValueError, OSError):
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return min(limits, default=float("inf"))

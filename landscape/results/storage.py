@@ -110,18 +110,50 @@ OF_OTHER_FORMATS = (".npz", ".npy", ".pt", ".pth", ".csv", ".json", ".pkl", ".pi
 
 
 def _save_to_path(path: Path, name: str, result: Any) -> None:
+    with changed(path) as opened:
+        save(opened, name, result)
+
+
+@contextmanager
+def changed(path: Path) -> Iterator[h5py.File]:
+    """A copy of an HDF5 file, open for writing. At the end it replaces the file in one step; a missing file is made.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `check_place`.
+    """
+    _check_name(path)
+    with one_writer_at_a_time(path):
+        _check_not_open(path)
+        with replaced(path, copied=True) as beside, _opened(beside, "a", named=path) as opened:
+            yield opened
+
+
+def check_place(path: Path) -> None:
+    """Checks a path before `changed`, such as before hours of measuring.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: the path ends like a file of another format, or the file is not HDF5 or open for writing elsewhere.
+    """
+    _check_name(path)
+    _check_not_open(path)
+    if path.exists():
+        _opened(path, "r", named=path).close()
+
+
+def _check_name(path: Path) -> None:
     if path.suffix.lower() in OF_OTHER_FORMATS:
         raise ValueError(f"file: {path.name} would hold HDF5; name it {path.stem}.h5")
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f"file: the folder of {path} does not exist; make it first")
-    with one_writer_at_a_time(path):
-        if is_open_for_writing(path):
-            raise ValueError(
-                f"file: {path} is open for writing elsewhere, where what is saved now would be lost; close it first, "
-                "or save to the open h5py.File"
-            )
-        with replaced(path, copied=True) as beside, _opened(beside, "a", named=path) as opened:
-            save(opened, name, result)
+
+
+def _check_not_open(path: Path) -> None:
+    if is_open_for_writing(path):
+        raise ValueError(
+            f"file: {path} is open for writing elsewhere, where what is saved now would be lost; close it first, "
+            "or save to the open h5py.File"
+        )
 
 
 def _loss_unit(result: Any) -> str:

@@ -369,15 +369,18 @@ BY_NAME: dict[str, Callable[[], Measure]] = {
 """The measures without options, by the names that `Tracker(measures=[...])` takes."""
 
 
-def measure_named(name: str, objectives: Mapping[str, Objective]) -> Measure:
+def measure_named(name: str, layers: Sequence[str]) -> Measure:
     """The measure of this name, with its defaults.
+
+    Args:
+        name: one of `BY_NAME`, or `"layer_traces"`.
+        layers: names of the objectives' parameters, `objective.names`.
 
     Raises:
         ValueError: unknown name.
     """
     if name == "layer_traces":
-        names = [name for objective in objectives.values() for name in objective.names]
-        return layer_traces(list(dict.fromkeys(names)))
+        return layer_traces(layers)
     if name not in BY_NAME:
         raise ValueError(f"measures: must be of {', '.join([*BY_NAME, 'layer_traces'])}, got {name!r}")
     return BY_NAME[name]()

@@ -96,8 +96,9 @@ class Tracker:
         self.objectives = dict(objectives) if isinstance(objectives, Mapping) else {"training": objectives}
         _check(self.objectives, every, at_most)
         self.every = every
+        layers = list(dict.fromkeys(name for each in self.objectives.values() for name in each.names))
         self.measures = [
-            measure if isinstance(measure, Measure) else measure_named(measure, self.objectives)
+            measure if isinstance(measure, Measure) else measure_named(measure, layers)
             for measure in measures
         ]
         self._metrics = _metrics_of(self.measures)

@@ -12,7 +12,8 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from analysis import cli, store
-from analysis.cli.arguments import ENGINES
+from analysis.cli.arguments import ENGINES, parser
+from analysis.cli.commands import _resources
 from analysis.engine import ENGINES as ENGINES_THERE_ARE
 from analysis.plan import Choice, final_runs, read_study
 from analysis.report.figure_files import KINDS
@@ -194,6 +195,18 @@ def test_an_option_of_another_command_is_no_suggestion(capsys):
         cli.main(["report", "x", "--nosuch"])
     error = capsys.readouterr().err
     assert "ncsam report: error: unrecognized arguments: --nosuch\n" in error
+
+
+def resources_of(*arguments):
+    return _resources(parser().parse_args(["study", "x.toml", "--out", "y", "--device", "cpu", *arguments]))
+
+
+def test_the_serial_engine_has_one_worker(monkeypatch):
+    monkeypatch.setattr("analysis.cli.commands.cores", lambda: 8)
+    assert resources_of("--engine", "serial").workers == 1
+    assert resources_of("--engine", "processes").workers == resources_of().workers == 8
+    with pytest.raises(ValueError, match=r"^--workers: engine 'serial' has one, got 3; .*--engine processes"):
+        resources_of("--engine", "serial", "--workers", "3")
 
 
 def test_a_dry_run_tells_the_runs_and_does_none(study_file, tmp_path, capsys):

@@ -60,6 +60,12 @@ def test_labels_of_annotators_are_searched_and_compared_with_the_truth(npz, tmp_
     assert names == ["table.csv", "table.losses.png", "table.suspects.png"]
 
 
+def test_wrong_labels_that_depend_on_the_pixels_are_planted_as_in_a_study(tmp_path, capsys):
+    arguments = ["detect", "digits", *FAST, "--noise", "part-dependent", "--rate", "0.2"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "table.csv")]) == 0
+    assert "288 of 1,438 labels are wrong (20.0%)" in capsys.readouterr().out
+
+
 def test_a_file_of_labels_beside_the_data(npz, tmp_path, capsys):
     out = tmp_path / "table.csv"
     labels = str(npz.with_name("observed.csv"))
@@ -91,6 +97,14 @@ def test_where_no_truth_is_known_none_is_claimed(npz, tmp_path, capsys):
             ["digits", "--labels-name", "worst"],
             "--labels-name: names labels of a file; give the file by --labels",
         ),
+        (
+            ["digits", "--noise", "pmd", "--rate", "0.2"],
+            "--noise: 'pmd' needs 'posterior', which the data do not tell; take another kind, such as symmetric",
+        ),
+        (["digits", "--noise", "human", "--rate", "0.2"], "--noise: 'human' needs 'observed'"),
+        (["digits", "--noise", "pear", "--rate", "0.2"], "--noise: unknown name 'pear'"),
+        (["digits", "--noise", "asymmetric", "--rate", "0.2"], "--noise: classes_of: 'asymmetric' mistakes"),
+        (["digits", "--noise", "pair", "--rate", "2"], "--rate: 2.0 is not a share of wrong labels"),
         (["digits", "--folds", "1500"], "--folds: must be at most the 1438 samples"),
         (["digits", "--out", "/"], "--out: / is a folder; name a file in it"),
         (["digits", "--out", "/dev/null/table.csv"], "--out: cannot make the folder /dev/null: "),

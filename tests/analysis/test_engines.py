@@ -1,5 +1,6 @@
 """One study on every engine: the same files; and what each does when its workers die."""
 
+import asyncio
 import http.server
 import multiprocessing
 import os
@@ -10,8 +11,9 @@ import threading
 import time
 
 import pytest
+import torch
 
-from analysis.engine import EngineError, Resources, cores, open_engine, run_jobs
+from analysis.engine import EngineError, Resources, cluster, cores, open_engine, run_jobs
 from analysis.engine.processes import gpus_of_workers
 from analysis.engine.progress import RunsProgress
 from tests.analysis.jobs import (
@@ -197,6 +199,42 @@ def test_an_address_where_nobody_answers_is_an_error_in_a_line(monkeypatch):
     with pytest.raises(EngineError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9'"):  # noqa: SIM117
         with open_engine(Resources("dask", scheduler="tcp://127.0.0.1:9")):
             pass
+
+
+def test_a_scheduler_that_answers_is_heard_where_a_loop_runs_as_in_a_notebook(monkeypatch):
+    greeted = []
+
+    class Answer:
+        def abort(self):
+            greeted.append("abort")
+
+    async def answer(address, **_):
+        return Answer()
+
+    monkeypatch.setattr("distributed.comm.connect", answer)
+
+    async def cell():
+        cluster._expect_an_answer("tcp://127.0.0.1:8786")
+
+    asyncio.run(cell())
+    assert greeted == ["abort"]
+
+
+def test_an_engine_that_there_is_not_is_an_error_in_a_line():
+    with pytest.raises(EngineError, match=r"^engine: unknown 'proceses'; known: .*did you mean 'processes'"):  # noqa: SIM117
+        with open_engine(Resources("proceses")):
+            pass
+
+
+def test_the_threads_of_a_job_in_this_process_are_its_own():
+    before, seen = torch.get_num_threads(), []
+
+    def job(report):
+        seen.append(torch.get_num_threads())
+
+    with open_engine(Resources(threads=before + 1)) as engine:
+        engine.submit(("job", job))
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)
 
 
 @pytest.mark.parametrize("address", ["", "host", "http://host", "inproc://host/1/2", "ucx://host:8786"])

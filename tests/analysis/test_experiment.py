@@ -153,6 +153,18 @@ def test_the_stored_study_file_is_a_study_again(finished):
         ('name = "small"', 'name = "other"', "holds the study 'small', not 'other'"),
         ('dataset = "digits"', 'dataset = "mnist-5k"', "holds results on 'digits', not 'mnist-5k'"),
         ("epochs = 3", "epochs = 4", "training.epochs: 3 there, 4 now"),
+        # what a file leaves out is its default
+        (
+            "epochs = 3",
+            'epochs = 3\nprobe_measures = ["trace"]',
+            "training.probe_measures: [] there, ['trace'] now",
+        ),
+        # another measurement of the same runs does not help here
+        (
+            "seeds = [0, 1]",
+            "seeds = [0, 1]\nmeasured = false",
+            "(measured: True there, False now); choose another --out, or delete the folder to run it anew",
+        ),
     ],
 )
 def test_a_folder_with_other_results_is_refused_before_any_training(

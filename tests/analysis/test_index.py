@@ -13,6 +13,7 @@ from analysis import cli, store
 from analysis.store.table import read_index
 from ncsam.seal import sealed
 from tests.analysis.test_trust import FIRST, flip
+from tests.analysis.tiny_study import run_tiny
 
 
 @pytest.fixture
@@ -195,6 +196,8 @@ def changed(file, name, **options):
         lambda file: file["labels/clean"].__setitem__(0, 10**6),
         lambda file: file["labels/observed"].__setitem__(0, -1),
         lambda file: file["labels/transition"].__setitem__((0, 0), np.nan),
+        lambda file: file["weights"].create_group("more"),
+        lambda file: file["measured_samples/train"].__setitem__(0, 10**6),
         *(
             lambda file, value=value: file["config"].attrs.__setitem__("schema_version", value)
             for value in ("abc", float("nan"), float("inf"), [1, 2])
@@ -207,3 +210,16 @@ def test_a_run_file_whose_content_is_of_another_kind_is_broken_and_named(undistu
     rewritten(change)(path)
     with pytest.raises(store.BrokenFileError, match=r"file: .*run\.h5 (does not hold|is not to be trusted)"):
         store.read_record(path)
+
+
+def test_a_fault_in_the_code_that_reads_a_file_is_not_one_of_the_file(out, tmp_path, monkeypatch):
+    def fault(*_):
+        raise KeyError("of the code")
+
+    monkeypatch.setattr("analysis.store.row.weight_columns", fault)
+    with pytest.raises(KeyError, match="of the code"):
+        run_tiny(tmp_path, out)
+    with pytest.raises(KeyError, match="of the code"), store.opened(out / FIRST):
+        fault()
+    monkeypatch.undo()
+    assert "2 of 2 runs are there" in run_tiny(tmp_path, out)[1]

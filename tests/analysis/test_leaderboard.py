@@ -33,6 +33,15 @@ def test_every_method_gets_the_epochs_that_the_budget_pays_for(written):
     assert epochs == {"SGD": 4, "SAM": 2, "DivideMix": 1, "truth": 4, "oracle": 2}
 
 
+def test_a_method_keeps_all_its_own_settings_on_every_data_set(written):
+    own = "cost = 2\nmodel = { hidden = [9] }\ntraining = { weight_decay = 0.0 }"
+    ((_, _, study),) = studies_of(read_leaderboard(written(BOARD.replace("cost = 2", own, 1))))
+    sam = next(method for method in study.methods if method.title == "SAM")
+    assert study.model_of(sam).options == {"hidden": [9]}
+    assert study.training_of(sam).weight_decay == 0
+    assert study.changed_by(sam) == ["model.hidden", "training.weight_decay"]
+
+
 def test_a_method_is_left_out_where_it_cannot_be_trained(written):
     ((_, _, study),) = studies_of(read_leaderboard(written()))
     assert [method.title for method in study.methods] == ["SGD", "SAM", "truth", "oracle"]
@@ -46,6 +55,7 @@ def test_a_method_is_left_out_where_it_cannot_be_trained(written):
         ('without = ["digits"]', 'without = ["mnist"]', "methods.2.without: 'mnist' is none of"),
         ("rho = 0.0", "rho = -1", "methods.3.rho: "),
         ("cost = 2", "cost = 0", "methods.1.cost: "),
+        ("cost = 2", "epochs = 2", "methods.1.epochs: follows from cost; leave it out"),
         ('dataset = "digits"', 'dataset = "digits"\nlabel = "digits/8x8"', "data.0.label: "),
         ('dataset = "digits"', 'dataset = "digits"\nlabel = "all"', "data.label: 'all' names the ranking"),
         (

@@ -161,8 +161,8 @@ def test_only_the_groups_that_were_named_are_replaced(out, undisturbed):
 def test_a_setting_that_others_depend_on_is_not_changed_for_one_alone(out):
     with pytest.raises(
         ValueError,
-        match=r"^--only: measure\.samples is another .* curvature, flatness, parts, critical, noise, samples, density, "
-        "surfaces",
+        match=r"^measure\.samples has changed, and (curvature, flatness, parts, critical, noise, samples, density, "
+        r"surfaces) depend on it too: \1 would keep numbers made with the old value; add \1 to --only$",
     ):
         measured(out, "sharpness", text=OTHERWISE)
 
@@ -361,7 +361,11 @@ def test_a_study_with_other_measurements_is_answered_with_the_way_to_get_them(ou
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["{out}", "--only", "sharpnes"], "unknown 'sharpnes'; known: bound, critical, curvature, density"),
+        (
+            ["{out}", "--only", "sharpnes"],
+            "--only: unknown 'sharpnes'; known: bound, critical, curvature, density",
+        ),
+        (["{unmeasured}"], "has measured = false, and its runs are not measured; to measure, run it without"),
         (["{tmp}"], "holds no study.toml; run 'ncsam study' first"),
         (["{out}", "--study", "nowhere.toml"], "study: nowhere.toml does not exist"),
         (["{out}", "--study", "{other}"], "--study: is another study than the one in"),
@@ -373,7 +377,11 @@ def test_what_cannot_be_measured_is_said_in_one_line(out, tmp_path, capsys, opti
     other.write_text(TINY.replace("epochs = 3", "epochs = 4"))
     empty.mkdir()
     shutil.copy(out / "study.toml", empty)
-    filled = [text.format(out=out, tmp=tmp_path, other=other, empty=empty) for text in options]
+    unmeasured = tmp_path / "unmeasured"
+    unmeasured.mkdir()
+    (unmeasured / "study.toml").write_text(TINY.replace("seeds =", "measured = false\nseeds =", 1))
+    places = {"out": out, "tmp": tmp_path, "other": other, "empty": empty, "unmeasured": unmeasured}
+    filled = [text.format(**places) for text in options]
     assert cli.main(["measure", *filled, "--engine", "serial"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("ncsam: error: ")

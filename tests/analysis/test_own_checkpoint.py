@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,8 +13,11 @@ from torch import nn
 
 import landscape
 from analysis import cli
+from analysis.cli.checkpoint import load_weights
 from analysis.cli.drawn_samples import drawn_samples
+from analysis.cli.python_names import called
 from landscape import Objective, top_eigenvalues
+from ncsam import DATASETS
 
 MODELS = """
 import torch
@@ -69,6 +73,7 @@ def folder(tmp_path, monkeypatch):
     torch.save({"epoch": 3, "state_dict": weights}, "held.pt")
     torch.save({f"module.{name}": value for name, value in weights.items()}, "parallel.pt")
     torch.save({"_orig_mod." + name: value for name, value in weights.items()}, "compiled.pt")
+    torch.save({f"module._orig_mod.{name}": value for name, value in weights.items()}, "both.pt")
     inputs, targets = data()
     np.savez("data.npz", inputs=inputs.numpy(), targets=targets.numpy())
     return tmp_path
@@ -92,7 +97,7 @@ def measure(checkpoint, *arguments):
     return cli.main(["measure", checkpoint, "--steps", "3", *arguments])
 
 
-@pytest.mark.parametrize("checkpoint", ["plain.pt", "held.pt", "parallel.pt", "compiled.pt"])
+@pytest.mark.parametrize("checkpoint", ["plain.pt", "held.pt", "parallel.pt", "compiled.pt", "both.pt"])
 @pytest.mark.parametrize("source", ["own_models:data", "own_models:batches", "data.npz"])
 def test_results_are_those_of_the_checkpoints_weights(checkpoint, source, folder, capsys):
     assert measure(checkpoint, "--model", "own_models:build", "--data", source) == 0
@@ -182,6 +187,18 @@ GOOD = ("--model", "own_models:build", "--data", "own_models:data")
         ("plain.pt", GOOD[2:], "needs --model"),
         ("plain.pt", (*GOOD, "--samples", "0"), "--samples: must be at least 1"),
         ("plain.pt", (*GOOD, "--seed", "-1"), "--seed: must be from 0"),
+        ("plain.pt", (*GOOD, "--steps", "1"), "--steps: must be at least 2, got 1"),
+        *(
+            ("plain.pt", (*GOOD, option, value), f"{option}: is for a study's folder")
+            for option, value in (
+                ("--only", "curvature"),
+                ("--study", "study.toml"),
+                ("--engine", "serial"),
+                ("--workers", "2"),
+                ("--threads", "2"),
+                ("--scheduler", "tcp://host:8786"),
+            )
+        ),
         ("plain.pt", (*GOOD[:2], "--data", "own_models:odd"), "--data: 39 targets for 40 inputs"),
         (
             "plain.pt",
@@ -217,6 +234,95 @@ def test_along_earlier_checkpoints_it_draws_a_picture_that_moves_and_a_page_with
     assert np.array_equal(last.loss, landscape.load("plain.pt.landscape.h5", "plane").loss)
 
 
-def test_along_is_refused_for_a_study(folder, capsys):
-    assert cli.main(["measure", "results", "--along", "first.pt"]) == 2
-    assert "--along: is for a checkpoint of your own" in capsys.readouterr().err
+def test_of_two_calls_the_file_holds_the_surfaces_of_the_later_one(folder, pytestconfig):
+    torch.save(model().state_dict(), "first.pt")
+    whole = ["plain.pt", *GOOD]
+    assert measure(*whole, "--along", "first.pt", "first.pt") == 0
+    assert measure(*whole, "--along", "first.pt") == 0
+    with h5py.File("plain.pt.landscape.h5") as file:
+        names = {key: each.attrs["checkpoint"] for key, each in file["along"].items()}
+        groups = set(file)
+    assert names == {"0000": "first.pt", "0001": "plain.pt"}
+    page = (pytestconfig.rootpath / "docs/results.md").read_text().split("## The results of a checkpoint")[1]
+    assert groups == set(re.findall(r"^\| `(\w+)", page.split("\n## ")[0], re.M))
+    # those of an earlier call may be of other samples than `measured_samples` says
+    assert measure(*whole) == 0
+    with h5py.File("plain.pt.landscape.h5") as file:
+        assert "along" not in file
+
+
+def test_a_failure_leaves_the_results_of_the_call_before_as_they_were(folder, monkeypatch):
+    assert measure("plain.pt", *GOOD) == 0
+    before = (folder / "plain.pt.landscape.h5").read_bytes()
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("analysis.cli.drawn_samples.DrawnSamples.write_to", fail)
+    assert measure("plain.pt", *GOOD, "--seed", "1") == 130
+    assert (folder / "plain.pt.landscape.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--out", "none/x.h5"), "--out: the folder of none/x.h5 does not exist; make it first"),
+        (("--out", "x.npz"), "--out: x.npz would hold HDF5; name it x.h5"),
+        (("--out", "x.png"), "--out: x.png would hold HDF5; name it x.h5"),
+        (("--out", "own_models.py"), "--out: own_models.py is not a whole HDF5 file; choose another"),
+        (("--along", "none.pt"), "--along: none.pt does not exist"),
+        (("--along", "other.pt"), "--along: other.pt is of another model than --model builds"),
+    ],
+)
+def test_what_would_fail_after_the_measuring_is_refused_before(options, says, folder, capsys, monkeypatch):
+    torch.save({"weight": torch.ones(2)}, "other.pt")
+    monkeypatch.setattr("analysis.cli.checkpoint.top_eigenvalues", None)
+    assert measure("plain.pt", *GOOD, *options) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_model_with_a_part_of_a_wrappers_name_takes_its_own_weights():
+    def wrapped():
+        return nn.ModuleDict({"module": nn.Linear(2, 2)})
+
+    for prefix in ("", "module.", "_orig_mod.module."):
+        weights, loaded = wrapped().state_dict(), wrapped()
+        torch.save({prefix + name: value for name, value in weights.items()}, "wrapped.pt")
+        load_weights(Path("wrapped.pt"), loaded)
+        assert torch.equal(loaded["module"].weight, weights["module.weight"])
+
+
+def test_a_file_may_have_the_name_of_a_module_of_python(folder):
+    import queue
+
+    (folder / "queue.py").write_text("def build():\n    return 'mine'\n")
+    assert called("--model", "queue.py:build") == "mine"
+    assert sys.modules["queue"] is queue
+
+
+def test_two_files_of_one_name_are_two_modules_and_each_is_executed_once(folder):
+    for place in ("one", "other"):
+        (folder / place).mkdir()
+        (folder / place / "same.py").write_text(f"made = []\ndef build():\n    return {place!r}, made\n")
+    (one, made), (other, _) = (called("--model", f"{place}/same.py:build") for place in ("one", "other"))
+    assert (one, other) == ("one", "other")
+    assert called("--model", "one/same.py:build")[1] is made
+
+
+def test_a_data_set_of_a_file_that_registers_it_is_measured(folder, capsys):
+    (folder / "mine.py").write_text(
+        "import torch\nfrom ncsam import DATASET_REGISTRY, make_dataset\nfrom own_models import data\n"
+        "@DATASET_REGISTRY.register('mine')\n"
+        "def mine(folder):\n    return make_dataset('mine', data(), data())\n"
+    )
+    try:
+        assert measure("plain.pt", *GOOD[:2], "--data", "mine", "--with", "mine.py") == 0
+    finally:
+        DATASETS.pop("mine")
+    assert "parameters, 40 samples" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["along", "samples", "seed", "steps", "data", "loss", "out"])
+def test_an_option_of_a_checkpoint_is_refused_for_a_study(option, folder, capsys):
+    assert cli.main(["measure", "results", f"--{option}", "0"]) == 2
+    assert f"--{option}: is for a checkpoint of your own" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
+from analysis.objectives import objective_of
 from analysis.plan.reading import read_study
 from analysis.store import LOSS_LEVELS, column_at_loss, scalars
 from tests.analysis.tiny_study import TINY, run_tiny
@@ -13,19 +14,37 @@ PROBED = TINY.replace(
     """epochs = 3
 probe_epochs = [1, 3]
 probe_samples = 40
-probe_measures = ["loss", "trace", "gradient_noise", "critical_sharpness", "curvature_parts"]""",
+probe_measures = ["loss", "trace", "layer_traces", "gradient_noise", "critical_sharpness", "curvature_parts"]""",
 ).replace("seeds = [0, 1]", "seeds = [0]")
 
 
-def test_they_are_in_the_history_of_both_losses_at_the_probed_epochs(tmp_path):
-    out = tmp_path / "out"
-    run_tiny(tmp_path, out, PROBED)
-    for path in out.rglob("seed0.h5"):
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory):
+    """The folder of the study, and the number of objectives that its probes made."""
+    folder, made = tmp_path_factory.mktemp("probed"), []
+
+    def counted(*arguments):
+        made.append(objective_of(*arguments))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("analysis.run.probes.objective_of", counted)
+        run_tiny(folder, folder / "out", PROBED)
+    return folder / "out", len(made)
+
+
+def test_an_objective_is_made_once_for_each_loss_and_probed_epoch(probed):
+    assert probed[1] == 2 * 2
+
+
+def test_they_are_in_the_history_of_both_losses_at_the_probed_epochs(probed):
+    for path in probed[0].rglob("seed0.h5"):
         with h5py.File(path) as file:
             history = {
                 name: file["history"][name][:] for name in file["history"] if name.startswith("probe_")
             }
             assert "true labels" in file["history/probe_trace_clean"].attrs["description"]
+            assert {f"probe_trace_of_{name}_observed" for name in file["weights"]} <= history.keys()
         for loss in ("observed", "clean"):
             at = [0, 2]
             assert np.isnan(history[f"probe_trace_{loss}"][1])
@@ -40,10 +59,8 @@ def test_they_are_in_the_history_of_both_losses_at_the_probed_epochs(tmp_path):
         np.testing.assert_allclose(history["probe_critical_sharpness_observed"][[0, 2]], 2 / rate)
 
 
-def test_the_table_holds_the_parts_of_curvature_at_the_levels_that_the_loss_passed(tmp_path):
-    out = tmp_path / "out"
-    run_tiny(tmp_path, out, PROBED)
-    for path in out.rglob("seed0.h5"):
+def test_the_table_holds_the_parts_of_curvature_at_the_levels_that_the_loss_passed(probed):
+    for path in probed[0].rglob("seed0.h5"):
         with h5py.File(path) as file:
             losses, traces = (
                 file["history"][f"probe_{name}_observed"][[0, 2]] for name in ("loss", "jacobian_trace")

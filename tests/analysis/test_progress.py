@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console, Group
 
+from analysis.engine import progress
 from analysis.engine.progress import Planned, RunsProgress
 from analysis.engine.time_left import TimeLeft, in_words, time_left
 
@@ -85,6 +86,23 @@ def test_one_line_shows_what_is_done_the_time_left_and_what_is_at_work(width):
     assert ("SGD seed 2: measuring 7 of 7" in line) == (width == 120)
     assert "SGD seed 1" not in line
     assert "SAM seed 0 failed: MemoryError: 1 [TiB]" in console.file.getvalue()
+
+
+def test_runs_may_end_while_the_thread_that_draws_counts_the_time_left(monkeypatch):
+    shown = RunsProgress(
+        Console(file=io.StringIO()), {kind: Planned(kind, kind) for kind in "abc"}, [], lambda: 1
+    )
+    ended = iter("abc")
+
+    def meanwhile(done, left, in_hand, workers):
+        for kind, seconds in done.items():
+            for job in ended:
+                monkeypatch.setattr(progress, "time_left", time_left)
+                shown.finish(job, 1.0, None)
+            assert seconds == [], f"the seconds of {kind} are those at the start of the count"
+
+    monkeypatch.setattr(progress, "time_left", meanwhile)
+    assert "time left: unknown" in shown._shown().plain
 
 
 def test_without_a_terminal_there_are_plain_lines():

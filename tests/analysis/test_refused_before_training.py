@@ -68,6 +68,15 @@ def test_a_model_that_no_memory_holds_is_forecast_and_not_made(tmp_path):
         checked(tmp_path, TINY.replace("hidden = [4]", "hidden = [65536, 65536, 65536]"))
 
 
+def test_a_model_that_a_container_may_not_hold_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("1000000")
+    monkeypatch.setattr("landscape.data.memory.LIMITS", (str(tmp_path / "memory.max"),))
+    with pytest.raises(StudyError, match=r"^model: 'mlp' has 52,[0-9]* parameters; .* needs about"):
+        checked(tmp_path, TINY.replace("hidden = [4]", "hidden = [700]"))
+    (tmp_path / "memory.max").write_text("max")
+    checked(tmp_path, TINY.replace("hidden = [4]", "hidden = [700]"))
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [

@@ -100,9 +100,9 @@ def test_several_studies_are_judged_as_one_and_runs_that_are_in_two_are_refused(
         f"results: {one} and {other} both hold SGD, digits, symmetric 0%, seed 0; judge them apart"
         in " ".join(capsys.readouterr().err.split())
     )
-    read = store.folder.read_table
+    read = store.joined.read_table
     monkeypatch.setattr(
-        store.folder,
+        store.joined,
         "read_table",
         lambda root: read(root).assign(dataset=root.name) if root == other else read(root),
     )
@@ -118,10 +118,10 @@ def test_studies_that_train_in_other_ways_on_the_same_data_are_not_judged_as_one
     shutil.copytree(one, other)
     written = other / "study.toml"
     written.write_text(written.read_text().replace("alignment_batches = ", "alignment_batches = 1"))
-    read = store.folder.read_table
+    read = store.joined.read_table
     # other seeds, so that no run is in both
     monkeypatch.setattr(
-        store.folder,
+        store.joined,
         "read_table",
         lambda root: read(root).assign(seed=lambda t: t["seed"] + 10 * (root == other)),
     )
@@ -135,7 +135,7 @@ def test_studies_that_train_in_other_ways_on_the_same_data_are_not_judged_as_one
     said = " ".join(capsys.readouterr().err.split())
     assert "(measure.sharpness_rho: 0.5 and 0.1); judge them apart" in said
     shutil.copy(one / "study.toml", written)
-    monkeypatch.setattr(store.folder, "_data_of", str)
+    monkeypatch.setattr(store.joined, "_data_of", str)
     assert cli.main(["claims", str(one), str(other), "--claim", "G1"]) == 2
     assert "had other data by the name of digits" in " ".join(capsys.readouterr().err.split())
 

@@ -110,7 +110,7 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
     ("old", "new", "says"),
     [
         ("epochs = 2", "epoch = 2", "training.epoch: unknown key; did you mean 'epochs'?"),
-        ("rates = [0.0, 0.4]", "rate = 0.4", "noise.rates: is missing; did you mean it by 'rate'?"),
+        ("rates = [0.0, 0.4]", "rate = 0.4", "noise.rates: is missing; is 'rate' a misspelling of it?"),
         ("rates = [0.0, 0.4]", 'kind = "asym"\nrates = [0.1]', "did you mean 'asymmetric'?"),
         ('name = "sam"', 'name = "SAM"', "did you mean 'sam'?"),
         (
@@ -150,6 +150,26 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
             "selection.seeds: with per_seed they must be below 10000",
         ),
         ("epochs = 2", "epochs = 2\nprobe_epochs = [3]", "training.probe_epochs: 3 comes after the last"),
+        (
+            'epochs = 2\n[[methods]]\nname = "plain"\n',
+            'epochs = 3\nprobe_epochs = [3]\n[[methods]]\nname = "plain"\nepochs = 2\n',
+            "methods.0.epochs: training.probe_epochs has 3, which comes after the last of 2 epochs",
+        ),
+        (
+            "rho = [0.1, 0.5]",
+            'rho = 0.1\nmodel = { name = "nope" }',
+            "methods.1.model.name: model: unknown name 'nope'; known: ",
+        ),
+        (
+            "rho = [0.1, 0.5]",
+            "rho = 0.1\nmodel = { name = 5 }",
+            "methods.1.model: name must be a word, got 5",
+        ),
+        (
+            "rho = [0.1, 0.5]",
+            'rho = 0.1\nmodel = { name = "lenet" }',
+            "methods.1.model.hidden: 'lenet' has no such option",
+        ),
         ("[noise]", "[measure]\nsurface_rates = [0.4]\n[noise]", "measure.surface_seeds: is empty"),
         ("[noise]", "[measure]\nsurface_seeds = [0]\n[noise]", "measure.surface_rates: is empty"),
         ("rho = [0.1, 0.5]", "rho = [1, 1.0]", "methods.1.rho: holds a candidate twice"),
@@ -205,7 +225,16 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
             "rho = 0.1\nloss = {name = 'gce', p = 2}",
             "methods.1.loss.p: 'gce' has no such",
         ),
-        ("rho = [0.1, 0.5]", 'rho = 0.1\nloss = "forward"', "methods.1.loss.transition"),
+        (
+            "rho = [0.1, 0.5]",
+            'rho = 0.1\nloss = "forward"',
+            'methods.1.loss.transition: loss \'forward\' needs "known" or "estimated"',
+        ),
+        (
+            "rho = [0.1, 0.5]",
+            'rho = 0.1\nloss = { name = "gce", transition = "known" }',
+            "methods.1.loss.transition: loss 'gce' takes none; leave it out",
+        ),
         ("rho = [0.1, 0.5]", "rho = 0.1\nmixup = 1.0\nloss = 'gce'", "methods.1.mixup: mixes classes"),
         (
             'name = "sam"\nlabel = "SAM"\nrho = [0.1, 0.5]',
@@ -239,6 +268,11 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
             "methods.1.training.weight_decay",
         ),
         ('like = "SAM"', 'like = "NCSAM"', "methods.2.like: no method 'NCSAM'"),
+        (
+            'label = "SGD"\n\n[[methods]]\nname = "sam"\nlabel = "SAM"\nrho = [0.1, 0.5]\n',
+            'like = "oracle"\n',
+            "methods.0.like: no method 'oracle' to follow; all are like others; leave like out of one",
+        ),
         ("[noise]", "[noise", "not a TOML file"),
         (
             "[noise]",

@@ -248,7 +248,7 @@ def drawn_for_ever():
 
 
 def test_data_without_a_length_are_refused_before_they_fill_the_memory(monkeypatch):
-    monkeypatch.setattr("landscape.data.endless._memory", lambda: 1e5)
+    monkeypatch.setattr("landscape.data.endless.memory_there_is", lambda: 1e5)
     with pytest.raises(ValueError, match=r"^data: its batches, which are kept, .* most of the memory"):
         Objective(network(), nn.CrossEntropyLoss(), drawn_for_ever())
 

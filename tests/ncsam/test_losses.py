@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import ncsam
+from ncsam.evaluation import unit_of_loss, unit_of_stored_loss
 from tests.ncsam.small_network import batch, network
 
 
@@ -172,6 +173,39 @@ def test_every_loss_is_a_mean_over_samples_and_falls_as_the_label_grows_likelier
 def test_bad_settings_are_named(name, options, field):
     with pytest.raises(ValueError, match=f"^{field}"):
         ncsam.build_loss(name, samples=20, classes=4, **options)
+
+
+def test_a_loss_of_ones_own_is_told_of_the_training_what_its_arguments_name(monkeypatch):
+    class Mine(nn.Module):
+        def __init__(self, classes, samples, transition, scale=1.0, *, beta: float = 0.5):
+            super().__init__()
+            self.told = classes, samples, transition, scale, beta
+
+    class Odd(nn.Module):
+        def __init__(self, sample_count):  # noqa: ARG002
+            super().__init__()
+
+    monkeypatch.setitem(ncsam.LOSSES, "mine", Mine)
+    monkeypatch.setitem(ncsam.LOSSES, "odd", Odd)
+    matrix = transition()
+    assert ncsam.build_loss("mine", samples=3, classes=4, transition=matrix, beta=0.1).told == (
+        *(4, 3, matrix),
+        *(1.0, 0.1),
+    )
+    with pytest.raises(ValueError, match=r"^transition: loss 'mine' needs"):
+        ncsam.build_loss("mine", samples=3, classes=4)
+    with pytest.raises(
+        ValueError, match=r"^loss: 'odd' takes 'sample_count', and can be told samples, classes"
+    ):
+        ncsam.build_loss("odd", samples=3, classes=4)
+
+
+@pytest.mark.parametrize("name", ncsam.LOSSES)
+def test_the_unit_of_a_stored_loss_is_that_of_the_training(name):
+    model = network()
+    loss = ncsam.build_loss(name, samples=20, classes=4, transition=transition())
+    assert unit_of_stored_loss(name) == unit_of_loss(ncsam.Plain(model, loss))
+    assert unit_of_stored_loss("of another's file") == ""
 
 
 def test_options_are_those_of_the_signature():
