@@ -247,11 +247,6 @@ def wrong_labels(rate: float) -> str:
     return f"{percent(rate)} wrong labels"
 
 
-def marker_of_one(values: pd.Series) -> str:
-    """The marker of a curve: a dot for a curve of one point, which a line would not show; else none."""
-    return "o" if values.notna().sum() == 1 else ""
-
-
 def data_of(table: pd.DataFrame) -> str:
     """Data, noise and number of seeds for a caption, such as "mnist-5k, symmetric label noise, 3 seeds"."""
     names = ", ".join(map(str, table["dataset"].unique()))

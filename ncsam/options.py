@@ -41,11 +41,6 @@ class Option:
     default: Any
     kind: Any
 
-    @property
-    def per_sample(self) -> bool:
-        """Whether the value is a tensor with one row for each sample."""
-        return self.kind is Tensor
-
 
 @dataclass(frozen=True)
 class Registry(Generic[Entry]):
@@ -159,6 +154,14 @@ def check_positive(name: str, value: float, remedy: str = "") -> None:
     """Raises ValueError, with the remedy, unless the value is above 0 and finite."""
     if not 0 < value < float("inf"):
         raise ValueError(f"{name}: must be above 0 and finite, got {value}{remedy and f'; {remedy}'}")
+
+
+def check_is_tensor(name: str, value: object, shape: str) -> None:
+    """Raises TypeError for what is no tensor, such as a NumPy array or a list, with the shape that it should have."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: must be a tensor {shape}, got {type(value).__name__}; torch.as_tensor makes one"
+        )
 
 
 def check_at_least(name: str, value: float, least: int) -> None:

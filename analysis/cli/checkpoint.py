@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,6 +86,21 @@ class Measurement:
         loss_fn: Any = nn.CrossEntropyLoss() if self.loss is None else found("--loss", self.loss)
         return Objective(built.to(self.device), loss_fn, data)
 
+    def write_to(self, file: h5py.File, checkpoint: Path) -> None:
+        """Writes into an open file, as its attributes, what was measured. Those of an earlier call are replaced."""
+        with checkpoint.open("rb") as weights:
+            digest = hashlib.file_digest(weights, "sha256").hexdigest()
+        about = {
+            "checkpoint": checkpoint.name,
+            "checkpoint_sha256": digest,
+            "model": self.model,
+            "data": self.data,
+            "loss": self.loss or "cross-entropy",
+            "device": self.device,
+            "seed": self.seed,
+        }
+        file.attrs.update(about)
+
     def results_of(self, checkpoint: Path) -> Path:
         """The file of the results."""
         return self.out or checkpoint.with_name(f"{checkpoint.name}.landscape.h5")
@@ -118,6 +134,7 @@ def measure_checkpoint(checkpoint: Path, asked: Measurement, console: Console) -
         h5py.File(beside, "a") as file,
     ):
         asked.drawn.write_to(file)
+        asked.write_to(file, checkpoint)
     _say(console, f"results: {target} (landscape.load reads top_eigenvalues, trace, plane)")
     picture = target.with_suffix(".png")
     drawn = figures.relief(

@@ -215,10 +215,9 @@ def check_ascent(rho: float, norm: str, steps: int, restarts: int, tol: float) -
 
 
 def _vectors(start: TopEigenvalues, objective: Objective) -> Tensor:
-    if start.vectors is None:
-        raise ValueError("start: holds no eigenvectors; they were dropped before it was stored")
-    if len(start.vectors) != objective.n_parameters:
+    vectors = start.kept_vectors("start")
+    if len(vectors) != objective.n_parameters:
         raise ValueError(
-            f"start: holds eigenvectors of {len(start.vectors)} parameters, not of {objective.n_parameters}"
+            f"start: holds eigenvectors of {len(vectors)} parameters, not of {objective.n_parameters}"
         )
-    return start.vectors
+    return vectors

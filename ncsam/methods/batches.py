@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -41,6 +42,12 @@ def samples_in(batch: Batch) -> int | None:
         return None
     lengths = {len(leaf) for leaf in leaves}
     return lengths.pop() if len(lengths) == 1 else None
+
+
+def remedy_of_no_tensors(name: str, batch: Batch) -> str:
+    """What an error adds where a model or a loss fails on NumPy arrays or on a list, which it might have taken."""
+    holds_arrays = any(isinstance(leaf, np.ndarray) for leaf in tree_leaves(batch))
+    return f"; give torch.as_tensor({name})" if holds_arrays or isinstance(batch, list) else ""
 
 
 def check_batch(inputs: Batch, targets: Batch) -> None:
