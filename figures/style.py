@@ -54,6 +54,8 @@ RC: dict[Any, Any] = {
     "legend.frameon": False,
 }
 
+OUTERMOST = (0.5, 99.5)
+"""Percentiles at the ends of histograms, so that a few far values do not squeeze all others."""
 MOST_DECADES = 3
 """A logarithmic axis of more decades has one tick a decade."""
 CHARACTERS = 135

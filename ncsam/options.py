@@ -170,6 +170,12 @@ def check_at_least(name: str, value: float, least: int) -> None:
         raise ValueError(f"{name}: must be at least {least}, got {value}")
 
 
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError unless the value lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: must be a share in [0, 1], got {value}")
+
+
 def check_below_1(name: str, value: float) -> None:
     """Raises ValueError unless the value is at least 0 and below 1."""
     if not 0 <= value < 1:

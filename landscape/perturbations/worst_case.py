@@ -43,7 +43,7 @@ class Sharpness(Result):
         dims=("start",),
         default=None,
     )
-    # files older than these fields hold a lower bound, and do not say whether the search converged
+    # a file that lacks these fields holds a lower bound, and does not say whether the search converged
     gaps: FloatArray | None = described(
         "gain that the gradient at each start's highest point still promises in the neighborhood, as a share of the "
         "rise; 0 at a maximum",

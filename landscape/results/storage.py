@@ -34,7 +34,7 @@ SMALL = 1 << 20
 """Smaller datasets are compressed whatever they hold."""
 
 # A run's file has a hundred small datasets, each with two or three attributes. h5py's own ways of making them look
-# for one to replace and work out the types each time: most of the time of a short run went there.
+# for one to replace and work out the types each time, which takes most of the time of a short run.
 PLAIN = h5p.create(h5p.DATASET_CREATE)
 PLAIN.set_obj_track_times(False)
 SCALAR = h5s.create(h5s.SCALAR)

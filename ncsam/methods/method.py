@@ -22,7 +22,7 @@ from ncsam.methods.sharded import is_sharded
 from ncsam.methods.training_loss import TrainingLoss
 from ncsam.methods.training_set import TrainingSet
 from ncsam.methods.weight_checks import check_that_it_can_be_written, check_that_none_is_cached
-from ncsam.options import check_is_tensor
+from ncsam.options import check_is_tensor, check_share
 
 FORMER_ATTRIBUTES = {
     "needs_peer": "peer",
@@ -343,9 +343,3 @@ class Method(ABC):
         self.gradient_count = state["gradient_count"]
         # a checkpoint of an earlier version does not say it
         self._follows_progress |= state.get("follows_progress", False)
-
-
-def check_share(name: str, value: float) -> None:
-    """Raises ValueError unless the value lies in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: must be a share in [0, 1], got {value}")
