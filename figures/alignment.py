@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from figures import style as style_sheet
-from figures.panels import panel_grid
+from figures.panels import curve_with_band, panel_grid
 from figures.style import PLAIN, TWO_COLUMNS, Style
 
 CURVES = (
@@ -42,17 +42,7 @@ def alignment(
         for ax, rate in zip(grid.axes[0], rates, strict=True):
             of_rate = runs[runs["noise_rate"] == rate]
             for index, (metric, label) in enumerate(CURVES):
-                by_epoch = of_rate.groupby("epoch")[metric]
-                mean, color = by_epoch.mean(), look[label]["color"]
-                ax.plot(
-                    mean.index,
-                    mean,
-                    **look[label],
-                    label=label,
-                    ms=3.5,
-                    markevery=style_sheet.marked(index, len(mean)),
-                )
-                ax.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=color, alpha=0.18, lw=0)
+                curve_with_band(ax, of_rate.groupby("epoch")[metric], label, look[label], index)
             ax.axhline(0, color="0.5", lw=0.8)
             style_sheet.few_ticks(ax.xaxis, 4, integer=True)
             style_sheet.few_ticks(ax.yaxis)

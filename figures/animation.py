@@ -15,12 +15,18 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import image
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from figures.scale import contours_on, holes, kinds_of_directions, robust_range, what_levels_say, with_unit
+from figures.scale import (
+    color_bar,
+    contours_on,
+    holes,
+    kinds_of_directions,
+    robust_range,
+    what_levels_say,
+    with_unit,
+)
 from figures.style import (
     ONE_COLUMN,
     PLAIN,
@@ -29,12 +35,10 @@ from figures.style import (
     drawing,
     few_ticks,
     finish,
-    fitted,
-    logarithmic,
     new_figure,
 )
-from figures.whole_file import written_whole
 from landscape import Surface, Trajectory
+from landscape.results.files import replaced
 
 
 class Animation:
@@ -102,7 +106,7 @@ class Animation:
         figure = Figure(figsize=tuple(self.frame(0).get_size_inches()), dpi=150)
         canvas = figure.add_axes((0, 0, 1, 1))
         canvas.set_axis_off()
-        with written_whole(target) as beside, writer.saving(figure, str(beside), 150):
+        with replaced(target, suffix=target.suffix) as beside, writer.saving(figure, str(beside), 150):
             for index in range(len(self)):
                 drawn = io.BytesIO()
                 self.frame(index).savefig(drawn, format="png", dpi=150)
@@ -139,10 +143,7 @@ class Animation:
         ax.set_ylabel("β")
         for axis in (ax.xaxis, ax.yaxis):
             few_ticks(axis, 4)
-        norm = LogNorm(low, high) if low > 0 else Normalize(low, high)
-        bar = figure.colorbar(ScalarMappable(norm, mpl.rcParams["image.cmap"]), ax=ax)
-        bar.set_label(fitted(with_unit(self._about["loss_name"], surfaces), 0.8 * figure.get_figheight()))
-        logarithmic(bar.ax.yaxis, np.array([low, high]), 6)
+        color_bar(figure, [ax], low, high, with_unit(self._about["loss_name"], surfaces))
         kinds = kinds_of_directions(each.direction_kind for each in surfaces)
         finish(
             figure,

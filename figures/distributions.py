@@ -7,11 +7,10 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from figures import style as style_sheet
+from figures.panels import rows_and_columns
 from figures.style import PLAIN, TWO_COLUMNS, Style, Titled
 
 BINS = 30
-OUTERMOST = (0.5, 99.5)
-"""Percentiles at the ends of the histograms, so that a few far values do not squeeze all others."""
 NARROWEST = 1.5
 """Inches of a panel."""
 
@@ -35,8 +34,7 @@ def distributions(
     if not held:
         raise ValueError("named: holds no quantity")
     with style_sheet.drawing(style):
-        across = max(1, min(len(held), int((width - 0.3) / NARROWEST), 4))
-        down = -(-len(held) // across)
+        down, across = rows_and_columns(len(held), width, NARROWEST)
         figure = style_sheet.new_figure(width, 1.5 * down + 0.4)
         axes = figure.subplots(down, across, squeeze=False).flatten()
         left_out = 0
@@ -45,7 +43,7 @@ def distributions(
             if not len(finite):
                 raise ValueError(f"named: {name!r} has no finite value")
             left_out += len(values) - len(finite)
-            low, high = np.percentile(finite, OUTERMOST)
+            low, high = np.percentile(finite, style_sheet.OUTERMOST)
             ax.hist(finite.clip(low, high), BINS, color=style_sheet.COLORS[0])
             ax.set_xlabel(style_sheet.fitted(name, width / across - 0.3))
             style_sheet.few_ticks(ax.xaxis, 3)

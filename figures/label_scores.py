@@ -14,8 +14,6 @@ from figures.style import PLAIN, TWO_COLUMNS, Style
 
 KINDS = (("right labels", style_sheet.COLORS[0], "-"), ("wrong labels", style_sheet.COLORS[3], "--"))
 BINS = 25
-OUTERMOST = (0.5, 99.5)
-"""Percentiles that the histograms end at, so that a few far values do not squeeze all others."""
 
 
 def label_scores(
@@ -57,7 +55,8 @@ def label_scores(
         _over_epochs(axes[0], values, wrong, score_name)
         finite = values[[epoch - 1 for epoch in drawn]]
         finite = finite[np.isfinite(finite)]
-        low, high = np.percentile(finite, OUTERMOST) if len(finite) else (0.0, 1.0)
+        ends = style_sheet.OUTERMOST
+        low, high = np.percentile(finite, ends) if len(finite) else (0.0, 1.0)
         edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
         for ax, epoch in zip(axes[1:], drawn, strict=True):
             _distribution(ax, values[epoch - 1], wrong, edges)
@@ -69,8 +68,7 @@ def label_scores(
             figure,
             style,
             f"{about} {int(wrong.sum()):,} of {len(wrong):,} labels are wrong. Line: median; band: middle half. "
-            f"Histograms: values outside of the {OUTERMOST[0]:g} and {OUTERMOST[1]:g}% percentiles count in the "
-            "outermost bars.",
+            f"Histograms: values outside of the {ends[0]:g} and {ends[1]:g}% percentiles count in the outermost bars.",
         )
     return figure
 

@@ -150,6 +150,12 @@ def spread_out(places: Sequence[float], gap: float) -> list[float]:
     return [middle + gap * (i - (count - 1) / 2) for middle, count in groups for i in range(count)]
 
 
+def rows_and_columns(count: int, width: float, narrowest: float) -> tuple[int, int]:
+    """Rows and columns of panels that are at least so many inches wide, of which a row has at most four."""
+    across = max(1, min(count, int((width - 0.3) / narrowest), 4))
+    return -(-count // across), across
+
+
 def mean_over_seeds(
     ax: Axes, by_epoch: SeriesGroupBy[Any, Any], method: str, looks: Mapping[str, Mapping[str, Any]]
 ) -> None:
@@ -161,8 +167,13 @@ def mean_over_seeds(
         method: the label of the curve.
         looks: color, marker and line of each method.
     """
+    curve_with_band(ax, by_epoch, legend_name(method), looks[method], list(looks).index(method))
+
+
+def curve_with_band(
+    ax: Axes, by_epoch: SeriesGroupBy[Any, Any], label: str, look: Mapping[str, Any], place: int
+) -> None:
+    """The same of any quantity, with its label and look; `place` moves its marks away from those of other curves."""
     mean = by_epoch.mean()
-    every = marked(list(looks).index(method), len(mean))
-    ax.plot(mean.index, mean, label=legend_name(method), ms=3.5, markevery=every, **looks[method])
-    band = {"color": looks[method]["color"], "alpha": 0.18, "lw": 0}
-    ax.fill_between(mean.index, by_epoch.min(), by_epoch.max(), **band)
+    ax.plot(mean.index, mean, label=label, ms=3.5, markevery=marked(place, len(mean)), **look)
+    ax.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=look["color"], alpha=0.18, lw=0)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from figures.whole_file import written_whole
 from landscape import Surface, Trajectory
+from landscape.results.files import replaced
 
 
 def write_surface(surface: Surface, path: str | Path) -> Path:
@@ -84,7 +84,7 @@ def _step(name: str, axis: np.ndarray) -> float:
 
 
 def _written(data: Any, target: Path) -> Path:
-    with written_whole(target) as beside:
+    with replaced(target, suffix=target.suffix) as beside:
         data.save(beside)
     return target
 

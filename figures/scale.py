@@ -9,11 +9,14 @@ import matplotlib as mpl
 import numpy as np
 import scipy
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from figures.style import MOST_DECADES, Titled, points
+from figures.style import MOST_DECADES, Titled, fitted, logarithmic, points
 from landscape import Line, Path, Surface, Topology
 
 LEVELS = 65
@@ -167,3 +170,13 @@ def kinds_of_directions(kinds: Iterable[str]) -> str:
     """How the directions were made. Older results do not store this: their directions were filter-normalized."""
     named = {"filter-normalized": "random, filter-normalized, the same draw for all"}
     return "; ".join(dict.fromkeys(named.get(kind, kind) for kind in kinds))
+
+
+def color_bar(figure: Figure, axes: Sequence[Axes], low: float, high: float, name: str) -> None:
+    """The bar of the colors of losses between two ends, beside the panels; logarithmic above 0."""
+    norm = LogNorm(low, high) if low > 0 else Normalize(low, high)
+    bar = figure.colorbar(
+        ScalarMappable(norm, mpl.rcParams["image.cmap"]), ax=list(axes), shrink=0.85, pad=0.02
+    )
+    bar.set_label(fitted(name, 0.85 * figure.get_figheight()))
+    logarithmic(bar.ax.yaxis, np.array([low, high]))

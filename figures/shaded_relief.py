@@ -91,11 +91,12 @@ def _draw(
     ax: Any, alpha: NDArray, beta: NDArray, height: NDArray, heights: tuple[float, float, float]
 ) -> None:
     bottom, top, floor = heights
-    shades, step = LightSource(azdeg=200, altdeg=40), float(alpha[1, 0] - alpha[0, 0])
+    shades = LightSource(azdeg=200, altdeg=40)
     scaled = (height - bottom) / (top - bottom)
     colors = colormaps[mpl.rcParams["image.cmap"]](scaled)
-    # heights in units of the plane, so that the light falls on the relief as it is drawn
-    shade = shades.hillshade(scaled * np.ptp(alpha), dx=step, dy=step, fraction=1.0)
+    # both sides of the relief are drawn with one length, whatever their extents and numbers of points are
+    along_alpha, along_beta = (1 / (count - 1) for count in height.shape)
+    shade = shades.hillshade(scaled, dx=along_beta, dy=along_alpha, fraction=1.0)
     lit = np.clip(
         colors[..., :3] * (DARKEST + (1 - DARKEST) * shade[..., None]) + 0.12 * shade[..., None], 0, 1
     )

@@ -54,6 +54,8 @@ RC: dict[Any, Any] = {
     "legend.frameon": False,
 }
 
+OUTERMOST = (0.5, 99.5)
+"""Percentiles at the ends of histograms, so that a few far values do not squeeze all others."""
 MOST_DECADES = 3
 """A logarithmic axis of more decades has one tick a decade."""
 CHARACTERS = 135
@@ -245,11 +247,6 @@ def few_ticks(axis: XAxis | YAxis, most: int = 5, **settings: Any) -> None:
 def wrong_labels(rate: float) -> str:
     """A noise rate for a title."""
     return f"{percent(rate)} wrong labels"
-
-
-def marker_of_one(values: pd.Series) -> str:
-    """The marker of a curve: a dot for a curve of one point, which a line would not show; else none."""
-    return "o" if values.notna().sum() == 1 else ""
 
 
 def data_of(table: pd.DataFrame) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from figures import style as style_sheet
 from figures.scale import (
+    color_bar,
     contours_on,
     finer,
     height_of,
@@ -89,7 +88,7 @@ def contours(
             ax.set_title(shown)
             ax.set_aspect(_aspect(surfaces))
         _label_planes(grid, len(surfaces))
-        _colorbar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
+        color_bar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
         walked = "White line: the training's path. " if paths else ""
         style_sheet.finish(
             figure,
@@ -178,7 +177,7 @@ def relief(
             ax.set_ylabel("β", labelpad=-10)
             ax.tick_params(pad=-3)
             ax.view_init(elev=28, azim=-60)
-        _colorbar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
+        color_bar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
         scale = "logarithmic" if low > 0 else "linear"
         style_sheet.finish(
             figure,
@@ -215,12 +214,3 @@ def _axes(surfaces: Titled[Surface]) -> str:
     return (
         f"α, β: multiples of two directions ({kinds_of_directions(s.direction_kind for _, s in surfaces)})."
     )
-
-
-def _colorbar(figure: Figure, axes: Sequence[Axes], low: float, high: float, name: str) -> None:
-    norm = LogNorm(low, high) if low > 0 else Normalize(low, high)
-    bar = figure.colorbar(
-        ScalarMappable(norm, mpl.rcParams["image.cmap"]), ax=list(axes), shrink=0.85, pad=0.02
-    )
-    bar.set_label(style_sheet.fitted(name, 0.85 * figure.get_figheight()))
-    style_sheet.logarithmic(bar.ax.yaxis, np.array([low, high]))

@@ -147,13 +147,11 @@ def _tree(ax: Axes, topology: Topology) -> None:
 def _in_order(topology: Topology) -> list[int]:
     """Basins from left to right: those that end in one are at its right, those that end first nearest."""
     order: list[int] = []
-
-    def add(basin: int) -> None:
+    # a stack rather than calls, because each basin of a slope may end in the one before
+    waiting = np.flatnonzero(topology.parent < 0)[::-1].tolist()
+    while waiting:
+        basin = waiting.pop()
         order.append(basin)
         children = np.flatnonzero(topology.parent == basin)
-        for child in children[np.argsort(topology.saddle_loss[children], kind="stable")]:
-            add(int(child))
-
-    for root in np.flatnonzero(topology.parent < 0):
-        add(int(root))
+        waiting += children[np.argsort(topology.saddle_loss[children], kind="stable")][::-1].tolist()
     return order

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures import style as style_sheet
+from figures.panels import rows_and_columns
 from figures.style import PLAIN, TWO_COLUMNS, Style
 from landscape import Track
 
@@ -43,8 +44,7 @@ def tracks(track: Track, *, about: str = "", width: float = TWO_COLUMNS, style: 
         raise ValueError("track: holds no number yet")
     with style_sheet.drawing(style):
         look = style_sheet.looks(map(str, track.objective))
-        across = max(1, min(len(shown), int((width - 0.3) / NARROWEST), 4))
-        down = -(-len(shown) // across)
+        down, across = rows_and_columns(len(shown), width, NARROWEST)
         figure = style_sheet.new_figure(width, 1.5 * down + 0.5)
         axes = figure.subplots(down, across, sharex=True, squeeze=False).flatten()
         missed = 0

@@ -144,10 +144,10 @@ class Ranks:
         else:
             agree(self.group, self.device)
 
-    def generator(self, purpose: str, seed: int, device: torch.device) -> torch.Generator:
+    def generator(self, purpose: str, seed: int) -> torch.Generator:
         """A generator for the entries that this rank holds. The parts of a vector must not repeat each other."""
         part = (dist.get_rank(self.group),) if self.share_vectors else ()
-        return generator_for(purpose, seed, device, part=part)
+        return generator_for(purpose, seed, part=part)
 
 
 ALONE = Ranks()

@@ -59,6 +59,10 @@ def causal_language_model(ignored: int = IGNORED) -> Task:
 
     The outputs are the logits (samples, positions, words); `next_token_loss` is the loss. As in transformers, each
     label is that of its own position; the first label of each row has no prediction and does not count.
+
+    Args:
+        ignored: the label of positions that do not count. For another than torch's -100 give the loss the same one:
+            `functools.partial(next_token_loss, ignored=0)`.
     """
     return Task(
         forward=lambda model, batch: _logits(_called(model, batch, use_cache=False)),
@@ -66,14 +70,19 @@ def causal_language_model(ignored: int = IGNORED) -> Task:
     )
 
 
-def next_token_loss(logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+def next_token_loss(logits: Tensor, batch: Mapping[str, Any], *, ignored: int = IGNORED) -> Tensor:
     """The mean cross-entropy of the next tokens that are not ignored, as transformers' causal models compute it.
 
     Positions before the first label, such as the virtual tokens of prompt tuning, have no label.
+
+    Args:
+        logits: (samples, positions, words).
+        batch: holds the `labels` (samples, positions).
+        ignored: the label of positions that do not count.
     """
     labels = batch["labels"][:, 1:]
     scores = logits[:, -batch["labels"].shape[1] :][:, :-1]
-    return nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+    return nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=ignored)
 
 
 def hugging_face(*, sequence_to_sequence: bool = False) -> Task:

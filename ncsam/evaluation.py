@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,8 @@ from ncsam.dynamics import Recorder
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import LOSSES, unit_of
 from ncsam.memorization import memorized_share, recovered_share, share
-from ncsam.methods.batches import Batch, ignored_label, moved
+from ncsam.methods.batches import Batch, moved
+from ncsam.methods.known_losses import ignored_label
 from ncsam.methods.loss_checks import check_that_inputs_fit
 from ncsam.methods.method import Method
 from ncsam.methods.training_loss import remembers_samples
@@ -63,10 +64,15 @@ def predict(
 
 def predicted_by(method: Method, samples: Samples) -> Tensor:
     """Outputs (n, classes) in evaluation mode: the mean over the networks by which a method predicts."""
-    first, *others = [
-        predict(network, samples, autocast_dtype=method.passes.autocast_dtype)
-        for network in method.predictors()
-    ]
+    return _mean_over_predictors(
+        method, lambda network, dtype: predict(network, samples, autocast_dtype=dtype)
+    )
+
+
+def _mean_over_predictors(
+    method: Method, outputs_of: Callable[[nn.Module, torch.dtype | None], Tensor]
+) -> Tensor:
+    first, *others = [outputs_of(network, method.passes.autocast_dtype) for network in method.predictors()]
     return torch.stack([first, *others]).mean(0) if others else first
 
 
@@ -123,10 +129,7 @@ class Evaluated:
     @torch.no_grad()
     def outputs(self, method: Method) -> Tensor:
         """The outputs (n, classes) for the samples of all ranks, the mean over the method's predictors."""
-        first, *others = [
-            self.outputs_of(network, method.passes.autocast_dtype) for network in method.predictors()
-        ]
-        return torch.stack([first, *others]).mean(0) if others else first
+        return _mean_over_predictors(method, self.outputs_of)
 
     @torch.no_grad()
     def outputs_of(self, network: nn.Module, autocast_dtype: torch.dtype | None) -> Tensor:
@@ -143,7 +146,7 @@ class Evaluated:
         return self.share.whole(outputs, len(self.samples))
 
     def of_all(self, labels: Tensor) -> Tensor:
-        """The labels of the samples of all ranks, of those of this rank's samples."""
+        """The labels of all ranks' samples, made from those of this rank."""
         if self.share.is_dealt:
             return labels
         return self.share.whole(labels, len(labels))

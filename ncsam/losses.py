@@ -15,9 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
-from ncsam.beta_draw import beta_draw
 from ncsam.counted_mean import mean_over
-from ncsam.options import Registry, check_at_least, check_below_1, check_not_negative
+from ncsam.mixture_draw import share_and_partner
+from ncsam.options import (
+    Registry,
+    check_at_least,
+    check_below_1,
+    check_not_negative,
+    check_positive,
+    check_share,
+)
 from ncsam.plain_numbers import with_plain_numbers
 from ncsam.random_state import generator_from
 
@@ -29,7 +36,7 @@ def cross_entropy_loss(*, label_smoothing: float = 0.0) -> nn.CrossEntropyLoss:
     Raises:
         ValueError: the smoothing is outside [0, 1].
     """
-    _check_share("label_smoothing", label_smoothing)
+    check_share("label_smoothing", label_smoothing)
     return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
 
@@ -150,7 +157,7 @@ def estimated_transition(probabilities: Tensor, *, quantile: float = 0.97) -> Te
     Returns:
         float64 (classes, classes), rows that sum to 1.
     """
-    _check_share("quantile", quantile)
+    check_share("quantile", quantile)
     if probabilities.ndim != 2 or len(probabilities) == 0:
         raise ValueError(f"probabilities: must be (n, classes), got {tuple(probabilities.shape)}")
     p = probabilities.detach().cpu().double()
@@ -285,17 +292,8 @@ def mixup(
     Returns:
         Mixed inputs, and class probabilities (batch, classes) in the inputs' dtype.
     """
-    if not 0 < alpha < float("inf"):
-        raise ValueError(f"alpha: must be positive and finite, got {alpha}")
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        raise ValueError(
-            "mixup: only tensors of floating-point numbers can be mixed, such as images, and no tokens"
-        )
-    share = beta_draw(alpha, generator)
-    # copying to the device needs no wait
-    partner = torch.randperm(len(inputs), generator=generator, device="cpu").to(
-        inputs.device, non_blocking=True
-    )
+    check_positive("alpha", alpha)
+    share, partner = share_and_partner("mixup", inputs, alpha, generator)
     classes_of = one_hot(targets, classes).to(inputs.dtype)
     return (
         share * inputs + (1 - share) * inputs[partner],
@@ -307,11 +305,6 @@ def _check_table(samples: int, classes: int) -> None:
     """Checks the size of a table with a row for each sample."""
     check_at_least("samples", samples, 1)
     check_at_least("classes", classes, 1)
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: must lie in [0, 1], got {value}")
 
 
 LOSSES: dict[str, Callable[..., nn.Module]] = {

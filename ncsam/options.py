@@ -41,11 +41,6 @@ class Option:
     default: Any
     kind: Any
 
-    @property
-    def per_sample(self) -> bool:
-        """Whether the value is a tensor with one row for each sample."""
-        return self.kind is Tensor
-
 
 @dataclass(frozen=True)
 class Registry(Generic[Entry]):
@@ -161,10 +156,24 @@ def check_positive(name: str, value: float, remedy: str = "") -> None:
         raise ValueError(f"{name}: must be above 0 and finite, got {value}{remedy and f'; {remedy}'}")
 
 
+def check_is_tensor(name: str, value: object, shape: str) -> None:
+    """Raises TypeError for what is no tensor, such as a NumPy array or a list, with the shape that it should have."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: must be a tensor {shape}, got {type(value).__name__}; torch.as_tensor makes one"
+        )
+
+
 def check_at_least(name: str, value: float, least: int) -> None:
     """Raises ValueError for a value below `least`."""
     if value < least:
         raise ValueError(f"{name}: must be at least {least}, got {value}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError unless the value lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: must be a share in [0, 1], got {value}")
 
 
 def check_below_1(name: str, value: float) -> None:

@@ -15,7 +15,7 @@ from ncsam.datasets import Loaded, Samples, Split
 from ncsam.datasets.finite import check_finite
 from ncsam.evaluation import outputs_of_first
 from ncsam.label_noise import NoisyLabels
-from ncsam.methods.batches import ignored_label
+from ncsam.methods.known_losses import ignored_label
 from ncsam.methods.method import Method
 from ncsam.methods.sharded import is_sharded
 from ncsam.optimizer_checks import (
@@ -59,7 +59,7 @@ def check_that_it_trains(
 ) -> None:
     """Raises ValueError for an optimizer that misses a network or that `fit` cannot step, and for a sharded model.
 
-    What is no optimizer is a TypeError.
+    Raises TypeError if the object is no optimizer.
     """
     check_is_an_optimizer(optimizer)
     if is_sharded(method.model):

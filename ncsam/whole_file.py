@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +22,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     The file is flushed to the disk before it takes the place, and its new name after. So a power failure leaves the
     former file or the new one.
     """
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # the name says which process of which machine writes, so that others can tell whether the writer has died
+    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    beside = path.with_name(f".{path.name}.{machine}-{os.getpid()}-{secrets.token_hex(6)}.tmp")
     try:
         yield beside
         _flush(beside)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from landscape.matrices.faster_way import forget_all
+from landscape.matrices import faster_way
 
 torch.set_num_threads(1)
 
@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 def seeded() -> None:
     """Layers that a test makes start alike, and no way to products is known, whichever tests ran before it."""
     torch.manual_seed(0)
-    forget_all()
+    faster_way._TRACED_IS_FASTER.clear()
 
 
 def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:

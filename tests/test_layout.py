@@ -82,6 +82,13 @@ def parameters_of(function):
     return [name for name in names if name not in ("self", "cls")]
 
 
+def test_both_packages_check_numbers_among_arguments_by_the_same_file(pytestconfig):
+    """Neither imports the other, so that each has its own."""
+    packages = ("landscape", "ncsam")
+    first, second = ((pytestconfig.rootpath / name / "plain_numbers.py").read_bytes() for name in packages)
+    assert first == second
+
+
 @pytest.mark.parametrize("folder", [*sorted(OURS), "bench", "docs", "tests"])
 def test_files_and_functions_are_short_and_take_few_parameters(folder, pytestconfig):
     too_long, too_many = [], set()

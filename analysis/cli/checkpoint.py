@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,21 @@ class Measurement:
             raise ValueError(f"--model: {self.model} returns {type(built).__name__}, not a torch module")
         return built
 
+    def write_to(self, file: h5py.File, checkpoint: Path) -> None:
+        """Writes into an open file, as its attributes, what was measured. Those of an earlier call are replaced."""
+        with checkpoint.open("rb") as weights:
+            digest = hashlib.file_digest(weights, "sha256").hexdigest()
+        about = {
+            "checkpoint": checkpoint.name,
+            "checkpoint_sha256": digest,
+            "model": self.model,
+            "data": self.data,
+            "loss": self.loss or "cross-entropy",
+            "device": self.device,
+            "seed": self.seed,
+        }
+        file.attrs.update(about)
+
     def results_of(self, checkpoint: Path) -> Path:
         """The file of the results."""
         return self.out or checkpoint.with_name(f"{checkpoint.name}.landscape.h5")
@@ -142,6 +158,7 @@ def measure_checkpoint(checkpoint: Path, asked: Measurement, console: Console) -
         for name, result in (("top_eigenvalues", eigen), ("trace", whole), ("plane", plane)):
             save(file, name, result)
         asked.drawn.write_to(file)
+        asked.write_to(file, checkpoint)
         if ALONG in file:
             del file[ALONG]
     say(console, f"results: {target} (landscape.load reads top_eigenvalues, trace, plane)")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
-from landscape.results.files import flush, is_alive, is_left_over, replaced
+from landscape.results.files import is_alive, is_left_over, replaced
 
 OF_CHECKPOINT = re.compile(r".+\.ckpt\.(?P<process>\d+)\.tmp")
 OF_EARLIER_VERSIONS = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
@@ -49,8 +49,6 @@ def replace_file(path: Path, write_to: Callable[[Path], None]) -> None:
     # writing through a link would lead out of the study's folder
     with replaced(path, through_link=False) as beside:
         write_to(beside)
-    # a new name survives a power failure only after its folder is flushed
-    flush(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -84,7 +82,7 @@ def remove_temporary_files(root: Path) -> None:
 
     Other processes may be writing reports, figures and verdicts into the folder; their files stay.
     """
-    for found in root.rglob("*.tmp"):
+    for found in root.rglob("*.tmp*"):
         if is_of_dead_writer(found):
             found.unlink(missing_ok=True)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import json
-import platform
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -29,6 +26,7 @@ from analysis.store.safe_hdf5 import check_trusted, is_sealed
 from analysis.store.sealed_file import sealed_file
 from landscape.results.storage import write
 from landscape.results.trust import FAULTS
+from landscape.results.versions import versions
 from ncsam.history import History
 from ncsam.label_noise import NoisyLabels
 from ncsam.seal import without_seal
@@ -223,19 +221,6 @@ def metrics_of(file: h5py.File) -> dict[str, np.ndarray]:
     """Metric -> its value after each epoch, from an open run file. Metrics that are newer than the file are NaN."""
     found = {name: data[()] for name, data in file["history"].items()}
     return found | {name: np.full(len(found["epoch"]), np.nan) for name in METRICS if name not in found}
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """The versions of all packages that compute results."""
-    packages = ("ncsam", "torch", "numpy", "scipy", "h5py", "pyhessian")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def spectral_density(
             steps=steps,
             probes=probes,
             deflate=None if deflate is None else deflation(deflate, objective, matrix),
-            generator=generator_for("probes of a density", seed, objective.device),
+            generator=generator_for("probes of a density", seed),
             vector_dtype=torch.float64 if fits else torch.float32,
         )
     outliers, nodes, weights = found.values.numpy(), found.nodes.numpy(), found.weights.numpy()

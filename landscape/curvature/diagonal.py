@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from landscape.checks import check_rtol
 from landscape.krylov.counted import counted_products
 from landscape.krylov.diagonal import diagonal_of
 from landscape.loss.matrices_by_name import matrix_named
@@ -63,8 +64,7 @@ def diagonal(
     """
     if max_products < 2:
         raise ValueError(f"max_products: must be at least 2, got {max_products}")
-    if rtol is not None and not rtol > 0:
-        raise ValueError(f"rtol: must be positive, got {rtol}")
+    check_rtol(rtol)
     # three sums, a fourth that takes the place of one, a probe and its product
     objective.memory.check_room(6, "diagonal", in_float64=True)
     operator = matrix_named(matrix, objective)
@@ -74,7 +74,7 @@ def diagonal(
             counted,
             rtol=rtol,
             max_products=max_products,
-            generator=generator_for("probes of a diagonal", seed, objective.device),
+            generator=generator_for("probes of a diagonal", seed),
         )
     return MatrixDiagonal(
         values=found.values.cpu().numpy(),

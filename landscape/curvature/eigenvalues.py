@@ -18,9 +18,12 @@ from landscape.krylov.eigenpairs import (
     RESIDUALS,
     SMALL,
     Eigenpairs,
+    check_start,
+    default_budget,
     fewest_vectors,
     most_vectors,
     top_eigenpairs,
+    width_of,
 )
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.loss.objective import Objective
@@ -30,6 +33,7 @@ from landscape.progress import Progress
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import DrawnResult
+from landscape.seeds import normal_like
 
 MULTIPLES = (1 / 3, 0.7, 1.9)
 """Multiples of a vector, no powers of 2, whose products with a matrix round in other ways than that of the vector."""
@@ -65,6 +69,19 @@ class TopEigenvalues(DrawnResult):
     method: str = described("who computed it")
     samples: int = described("samples in the mean loss")
 
+    def kept_vectors(self, field: str) -> Tensor:
+        """The eigenvectors (n, k).
+
+        Args:
+            field: the argument that an error names.
+
+        Raises:
+            ValueError: the result was stored without them.
+        """
+        if self.vectors is None:
+            raise ValueError(f"{field}: holds no eigenvectors; they were dropped before it was stored")
+        return self.vectors
+
 
 def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str, field: str = "deflate") -> Deflation:
     """The subspace of known eigenpairs, for deflation.
@@ -85,11 +102,10 @@ def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str, field: s
     """
     if eigen.method != "own":
         raise ValueError(f"{field}: needs orthonormal vectors, which method {eigen.method!r} does not give")
-    if eigen.vectors is None:
-        raise ValueError(f"{field}: holds no eigenvectors; they were dropped before it was stored")
-    if eigen.matrix != matrix or eigen.vectors.shape[0] != objective.n_parameters:
+    vectors = eigen.kept_vectors(field)
+    if eigen.matrix != matrix or len(vectors) != objective.n_parameters:
         raise ValueError(
-            f"{field}: holds eigenpairs of the {eigen.matrix} matrix of {eigen.vectors.shape[0]} parameters, not of "
+            f"{field}: holds eigenpairs of the {eigen.matrix} matrix of {len(vectors)} parameters, not of "
             f"the {matrix} matrix of {objective.n_parameters}"
         )
     if eigen.samples != objective.n_samples:
@@ -99,8 +115,8 @@ def deflation(eigen: TopEigenvalues, objective: Objective, matrix: str, field: s
         )
     values, residuals = (torch.from_numpy(a).to(objective.device) for a in (eigen.values, eigen.residuals))
     # those of a search in float32 are orthonormal to its rounding only
-    known = Deflation(torch.linalg.qr(eigen.vectors.to(objective.device, torch.float64)).Q, values, residuals)
-    _check_pairs(known, eigen.vectors.dtype, objective, matrix, field)
+    known = Deflation(torch.linalg.qr(vectors.to(objective.device, torch.float64)).Q, values, residuals)
+    _check_pairs(known, vectors.dtype, objective, matrix, field)
     return known
 
 
@@ -142,11 +158,9 @@ def _rounding(operator: Operator, vector: Tensor, product: Tensor, objective: Ob
         product: float64 (n, 1), the matrix times the vector.
         objective: whose matrix it is.
     """
-    generator = torch.Generator(vector.device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     factors = torch.tensor(MULTIPLES, dtype=torch.float64, device=vector.device)
-    probes = torch.empty(len(vector), PROBES, dtype=torch.float64, device=vector.device)
-    probes.normal_(generator=generator)
-    probes = probes.to(objective.theta)
+    probes = normal_like((len(vector), PROBES), objective.theta, generator)
     columns = torch.cat([(vector * factors).to(objective.theta), probes], 1)
     multiples, images = (operator @ columns).double().split([len(MULTIPLES), PROBES], 1)
     apart = torch.linalg.vector_norm(multiples / factors - product, dim=0).max()
@@ -204,14 +218,13 @@ def top_eigenvalues(
         if matrix != "hessian" or start is not None or block is not None:
             raise ValueError("method: PyHessian knows no other matrix, start or block; leave them out")
         return _pyhessian_eigenvalues(objective, k, which, tol, max_products, seed)
-    vectors = start.vectors if isinstance(start, TopEigenvalues) else start
-    if isinstance(start, TopEigenvalues) and vectors is None:
-        raise ValueError("start: holds no eigenvectors; they were dropped before it was stored")
+    vectors = start.kept_vectors("start") if isinstance(start, TopEigenvalues) else start
     if start is not None and objective.ranks.share_vectors:
         raise ValueError("start: a search under FSDP2 begins from random vectors alone; leave it out")
     n = objective.n_parameters
+    check_start(vectors, n)
     operator = matrix_named(matrix, objective)
-    width = (k if block is None else block) if vectors is None or block == 1 else vectors.shape[1] + 1
+    width = width_of(k, block, vectors, n)
     needs = (
         f"top_eigenvalues with k={k}" if width == k else f"top_eigenvalues with k={k} in blocks of {width}"
     )
@@ -220,7 +233,7 @@ def top_eigenvalues(
     objective.memory.check_room(least, needs)
     operator.expect(2 * k + 3)
     most = max(least, n if n <= SMALL else min(n, most_vectors(k)))
-    budget = 40 * k + 60 if max_products is None else max_products
+    budget = default_budget(k) if max_products is None else max_products
     # looks at float64 copies once, which are given back before vectors are held
     objective.check_that_derivatives_exist()
     with (
@@ -236,7 +249,7 @@ def top_eigenvalues(
             block=block,
             start=vectors,
             max_vectors=count,
-            generator=objective.ranks.generator("start of a search for eigenvalues", seed, objective.device),
+            generator=objective.ranks.generator("start of a search for eigenvalues", seed),
         )
     _warn_of_rounding(pairs, tol, objective.dtype)
     return TopEigenvalues(
@@ -290,7 +303,7 @@ def _pyhessian_eigenvalues(
     return TopEigenvalues(
         values=values.cpu().numpy(),
         residuals=residuals.cpu().numpy(),
-        errors=residuals.cpu().numpy(),
+        errors=RESIDUALS * residuals.cpu().numpy(),
         converged=(residuals <= tol * values.abs()).cpu().numpy(),
         vectors=vectors,
         products=products + k,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from landscape.krylov.counted import counted_products
-from landscape.krylov.traces import trace_and_squared_norm
+from landscape.krylov.traces import check_products, trace_and_squared_norm
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import of_objective
 from landscape.matrices.hessian import Hessian
@@ -64,24 +64,13 @@ def relative_flatness(
     Raises:
         ValueError: the layer does not exist, or an argument is out of range.
     """
-    matrices = [n for n, shape in zip(objective.names, objective.shapes, strict=True) if len(shape) > 1]
-    name = layer or (matrices[-1] if matrices else None)
-    if name not in matrices:
-        raise ValueError(
-            f"layer: must be one of {', '.join(matrices) or 'none: no matrix is there'}, got {layer!r}"
-        )
-    part = objective.subset(parameters=lambda parameter: parameter == name)
-    part.memory.check_room(4, f"relative_flatness of {name!r}", in_float64=True)
-    weights = part.theta.view(part.shapes[0]).flatten(1).double()
-    units, inputs = weights.shape
-    if not bool(torch.isfinite(weights).all()):
+    part = _of_layer(objective, layer)
+    (name,) = part.names
+    factor = _factor(part)
+    if factor is None:
         nothing = (math.nan,) * 4
         return RelativeFlatness(*nothing, name, False, 0, objective.n_samples)
-    # with W = U S V^T, R = U S has only as many columns as W has rank
-    left, sizes, _ = torch.linalg.svd(weights, full_matrices=False)
-    kept = sizes > 1e-12 * sizes.max()
-    factor = left[:, kept] * sizes[kept]
-    rank = factor.shape[1]
+    (units, rank), inputs = factor.shape, part.n_parameters // len(factor)
     if rank == 0:
         return RelativeFlatness(0.0, 0.0, 0.0, 0.0, name, True, 0, objective.n_samples)
 
@@ -99,10 +88,10 @@ def relative_flatness(
     with counted_products(operator, max_products, progress, "relative flatness") as counted:
         found = trace_and_squared_norm(
             counted,
-            method="xtrace" if 16 * rank * inputs * max_products <= objective.memory_budget else "hutchinson",
+            method=_method(objective, rank * inputs, max_products),
             rtol=rtol,
             max_products=max_products,
-            generator=generator_for("probes of relative flatness", seed, objective.device),
+            generator=generator_for("probes of relative flatness", seed),
         )
     return RelativeFlatness(
         **dataclasses.asdict(found.trace),
@@ -111,3 +100,45 @@ def relative_flatness(
         products=found.products,
         samples=objective.n_samples,
     )
+
+
+def check_relative_flatness(objective: Objective, layer: str | None, max_products: int) -> None:
+    """Checks the arguments of `relative_flatness`, which costs no product.
+
+    Raises:
+        ValueError: the layer does not exist, or there are too few products.
+    """
+    part = _of_layer(objective, layer)
+    factor = _factor(part)
+    if factor is not None and factor.shape[1]:
+        dimension = factor.shape[1] * (part.n_parameters // len(factor))
+        check_products(max_products, _method(objective, dimension, max_products), dimension)
+
+
+def _of_layer(objective: Objective, layer: str | None) -> Objective:
+    """The objective as a function of the weights of one layer, the last one if none is named."""
+    matrices = [n for n, shape in zip(objective.names, objective.shapes, strict=True) if len(shape) > 1]
+    name = layer or (matrices[-1] if matrices else None)
+    if name not in matrices:
+        raise ValueError(
+            f"layer: must be one of {', '.join(matrices) or 'none: no matrix is there'}, got {layer!r}"
+        )
+    part = objective.subset(parameters=lambda parameter: parameter == name)
+    part.memory.check_room(4, f"relative_flatness of {name!r}", in_float64=True)
+    return part
+
+
+def _factor(part: Objective) -> Tensor | None:
+    """R (units, rank) in float64 with W W^T = R R^T, for the weights W of one layer; None if W is not finite."""
+    weights = part.theta.view(part.shapes[0]).flatten(1).double()
+    if not bool(torch.isfinite(weights).all()):
+        return None
+    # with W = U S V^T, R = U S has only as many columns as W has rank
+    left, sizes, _ = torch.linalg.svd(weights, full_matrices=False)
+    kept = sizes > 1e-12 * sizes.max()
+    return left[:, kept] * sizes[kept]
+
+
+def _method(objective: Objective, dimension: int, max_products: int) -> str:
+    """XTrace, where its vectors fit the memory budget."""
+    return "xtrace" if 16 * dimension * max_products <= objective.memory_budget else "hutchinson"

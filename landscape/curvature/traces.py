@@ -130,7 +130,7 @@ def trace(
         "method": method,
         "rtol": rtol,
         "max_products": max_products,
-        "generator": objective.ranks.generator("probes of a trace", seed, objective.device),
+        "generator": objective.ranks.generator("probes of a trace", seed),
     }
     with counted_products(operator, max_products, progress, "trace") as counted:
         if part is None:
@@ -212,7 +212,7 @@ def layer_traces(
             rtol=rtol,
             max_products=max_products,
             deflate=None if deflate is None else deflation(deflate, objective, matrix),
-            generator=generator_for("probes of layer traces", seed, objective.device),
+            generator=generator_for("probes of layer traces", seed),
         )
     return LayerTraces(
         layer=np.array(objective.names),

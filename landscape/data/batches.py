@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from landscape.data.complex_numbers import as_real, in_dtype
+from landscape.data.deep_copies import TensorsCopiedBy
 
 Batch = Any
 """A batch: tensors in tuples, lists, dicts and any other objects."""
@@ -34,7 +34,7 @@ def mapped(batch: Batch, transform: Callable[[Tensor], Any]) -> Batch:
     if _is_tree_of_tensors(batch):
         return tree_map(transform, batch)
     try:
-        with _InPlaceOfTensors(transform):
+        with TensorsCopiedBy(transform):
             return copy.deepcopy(batch)
     except (KeyError, TypeError, NotImplementedError) as error:
         raise TypeError(
@@ -42,21 +42,6 @@ def mapped(batch: Batch, transform: Callable[[Tensor], Any]) -> Batch:
             "tensors in dicts, tuples or lists (a class whose __getattr__ raises a KeyError breaks copy.deepcopy: let "
             "it raise an AttributeError)"
         ) from error
-
-
-class _InPlaceOfTensors(TorchFunctionMode):
-    """Inside the block `copy.deepcopy` puts `transform(tensor)` in the place of each tensor."""
-
-    def __init__(self, transform: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self._transform = transform
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is Tensor.__deepcopy__:
-            return self._transform(args[0])
-        return func(*args, **(kwargs or {}))
 
 
 def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:

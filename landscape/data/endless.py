@@ -57,7 +57,7 @@ class EndlessData:
         # each batch has one item of the dataset at least
         if self._items is not None and batches > max(MANY, ROUNDS * self._items):
             raise ValueError(
-                f"data: {batches} batches were read of data of {self._items} items, so that it seems never to end; "
+                f"data: {batches} batches were read of data of {self._items} items: the data seem never to end; "
                 f"{REMEDY}"
             )
         if self._says_its_length:
@@ -66,7 +66,7 @@ class EndlessData:
         self._repeats.add(digest_of_pair(pair if samples_in(pair) is None else rows_of(pair, slice(0, 1))))
         if batches >= MANY and self._repeats.rounds >= ROUNDS:
             raise ValueError(
-                f"data: its {batches} batches are {self._repeats.period} ones again and again, so that it seems never "
+                f"data: its {batches} batches are {self._repeats.period} ones again and again: the data seem never "
                 f"to end; {REMEDY}"
             )
         if kept > MOST_OF_MEMORY * memory_there_is():

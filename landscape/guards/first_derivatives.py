@@ -13,6 +13,7 @@ from torch import Tensor
 from landscape.data.counts import Pair
 from landscape.guards.in_float64 import EPS, Drawn, InFloat64, few_and_more
 from landscape.guards.rounding import warn_of_rounded_gradient
+from landscape.guards.two_draws import error_of_two_draws
 from landscape.model.derivatives import padding_rows
 from landscape.model.long_vectors import PIECE
 
@@ -57,29 +58,22 @@ def check_first_derivatives(of: Callable[[Pair], InFloat64], data: Pair, chunk_s
 
 
 def _check_along_lines(few: InFloat64) -> None:
-    errors = []
-    for seed in range(2):
-        try:
-            if few.loses_precision:
-                return
-            with few.throughout():
-                error = _error(few, seed)
-        except Exception as failure:
-            if "use_reentrant" in str(failure):
-                raise ValueError(REENTRANT) from failure
-            # the model or the loss has a dtype of its own inside
-            return
-        if error is None:
-            return
-        errors.append(error)
+    error = error_of_two_draws(few, partial(_error, few), _tell_of_reentrant_checkpoints)
+    if error is None:
+        return
     raise ValueError(
-        f"model: its gradient is not that of its loss: along a direction the two differ by {max(errors):.2g} "
+        f"model: its gradient is not that of its loss: along a direction the two differ by {error:.2g} "
         "of the gradient; a straight-through estimator, a reversed or scaled gradient, a hook that changes gradients, "
         "a detach() or no_grad() of what depends on the weights, a reentrant checkpoint, or a write to weights within "
         "forward gives such gradients; freeze weights that are cut off (requires_grad_(False)), give checkpoints "
         "use_reentrant=False; "
         "losses and surfaces can still be computed"
     )
+
+
+def _tell_of_reentrant_checkpoints(failure: Exception) -> None:
+    if "use_reentrant" in str(failure):
+        raise ValueError(REENTRANT) from failure
 
 
 @torch.enable_grad()

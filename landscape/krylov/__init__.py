@@ -16,9 +16,6 @@ from landscape.krylov.traces import Estimate, TraceAndSquaredNorm, block_traces,
 from landscape.krylov.two_levels import two_level_trace
 from landscape.operator import Operator, SymmetricOperator
 
-Moments, moments = TraceAndSquaredNorm, trace_and_squared_norm
-"""Their names until version 0.2. Code that uses these still works."""
-
 __all__ = [
     "Deflation",
     "DiagonalEstimate",

@@ -20,8 +20,8 @@ def counted_products(
     Args:
         operator: multiplies.
         most: the budget; the last call says that all is done, with the number of products that were spent.
-        progress: called so; True writes a line on the terminal.
-        title: of that line.
+        progress: called after each product with the products done and the budget; True shows a line on the terminal.
+        title: text at the start of that line.
     """
     with counted(most, progress, title, "products") as spend:
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape.krylov.stopping import sampled_until
 from landscape.operator import Operator
+from landscape.seeds import normal_like
 
 FIRST = 8
 """Number of probes before the error is estimated for the first time."""
@@ -65,9 +66,10 @@ def diagonal_of(
     def estimate(count: int) -> tuple[Tensor, Tensor]:
         nonlocal drawn
         for _ in range(drawn, count):
-            probe = torch.randn(n, dtype=torch.float64, device=operator.device, generator=generator)
+            probe = normal_like((n,), slope, generator)
             # recursive least squares: no sum of large numbers is subtracted from another
-            surprise = (operator @ probe).double().addcmul_(probe, slope, value=-1)
+            image = (operator @ probe.unsqueeze(1)).double().squeeze(1)
+            surprise = torch.addcmul(image, probe, slope, value=-1)
             total = torch.addcmul(squares, probe, probe)
             slope.add_(probe.mul_(surprise).div_(total))
             residual.add_(surprise.square_().mul_(squares).div_(total))

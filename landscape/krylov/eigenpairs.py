@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from landscape.checks import check_is_tensor
 from landscape.krylov.orthogonal import combine, lengths_of, orthogonalize, orthonormal, precision_of
 from landscape.operator import Operator, ranks_of
 from landscape.ranks import Ranks
+from landscape.seeds import normal_like
 
 SELECTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "largest": lambda values: values,
@@ -114,7 +116,7 @@ def top_eigenpairs(
         max_vectors: most vectors that are kept, besides a block of work; `most_vectors(k)` if not given. A search
             keeps `fewest_vectors` in any case. All n of an operator of at most 200 dimensions are kept in the end, if
             both budgets reach so far, because then all pairs converge.
-        generator: draws random start vectors, on the operator's device; the entries of this rank (`Ranks.generator`).
+        generator: draws random start vectors: the entries of this rank (`Ranks.generator`).
 
     Raises:
         ValueError: an argument is out of range.
@@ -201,6 +203,27 @@ def _widened(basis: Tensor, projected: Tensor, width: int) -> tuple[Tensor, Tens
     return columns, nn.functional.pad(projected, (0, more, 0, more))
 
 
+def check_start(start: Tensor | None, dimension: int) -> None:
+    """Raises TypeError or ValueError for start vectors that are no tensor (n, m)."""
+    if start is None:
+        return
+    check_is_tensor("start", start, f"({dimension}, m)")
+    if start.ndim != 2 or len(start) != dimension or start.shape[1] < 1:
+        raise ValueError(f"start: must be ({dimension}, m), got {tuple(start.shape)}")
+
+
+def width_of(k: int, block: int | None, start: Tensor | None, dimension: int) -> int:
+    """The number of vectors that a search for k pairs multiplies at a time. A random one joins those of a start."""
+    if block is not None and (start is None or block == 1):
+        return block
+    return k if start is None else min(start.shape[1] + 1, dimension)
+
+
+def default_budget(k: int) -> int:
+    """Most products that a search for k pairs spends if its caller gives no number."""
+    return 40 * k + 60
+
+
 def _width_and_budget(
     dimension: int,
     k: int,
@@ -221,19 +244,15 @@ def _width_and_budget(
         raise ValueError(f"which: must be one of {', '.join(SELECTIONS)}, got {which!r}")
     if not tol > 0:
         raise ValueError(f"tol: must be positive, got {tol}")
-    if start is not None and (start.ndim != 2 or start.shape[0] != dimension or start.shape[1] < 1):
-        raise ValueError(f"start: must be ({dimension}, m), got {tuple(start.shape)}")
+    check_start(start, dimension)
     if start is not None and block not in (None, 1, start.shape[1]):
         raise ValueError(
             f"block: follows from the {start.shape[1]} start vectors; leave it out, or give 1, got {block}"
         )
-    if block is None or (start is not None and block > 1):
-        width = k if start is None else min(start.shape[1] + 1, dimension)
-    else:
-        width = block
+    width = width_of(k, block, start, dimension)
     if not 1 <= width <= dimension:
         raise ValueError(f"block: must lie between 1 and the number of parameters {dimension}, got {width}")
-    budget = 40 * k + 60 if max_products is None else max_products
+    budget = default_budget(k) if max_products is None else max_products
     least = width * math.ceil(k / width) + (0 if start is None else 1)
     if budget < least:
         raise ValueError(f"max_products: {k} pairs need at least {least} products, got {budget}")
@@ -333,7 +352,7 @@ def _taken_out(product: Tensor, basis: Tensor, last: slice, ranks: Ranks) -> Ten
 
 def _random(like: Tensor, width: int, generator: torch.Generator) -> Tensor:
     """Random columns with the length, the dtype and the device of other columns."""
-    return torch.randn(like.shape[0], width, dtype=like.dtype, device=like.device, generator=generator)
+    return normal_like((len(like), width), like, generator)
 
 
 def _next_block(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from landscape.ranks import ALONE, Ranks
+from landscape.seeds import normal_like
 
 SKETCH_NOISE = 1e-9
 """Relative shift of the sketch. It keeps the basis well conditioned on operators of low rank, and adds no bias."""
@@ -46,7 +47,7 @@ class Probes(Protocol):
 def random_directions(known: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Random directions orthogonal to the known ones, of squared length the dimension that is left."""
     n = known.shape[0]
-    draw = torch.randn(n, count, dtype=torch.float64, device=known.device, generator=generator)
+    draw = normal_like((n, count), known, generator)
     draw = draw - known @ (known.T @ draw)
     return draw * (math.sqrt(n - known.shape[1]) / torch.linalg.vector_norm(draw, dim=0))
 

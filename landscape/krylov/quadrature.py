@@ -12,6 +12,7 @@ from torch import Tensor
 
 from landscape.krylov.deflation import Deflation
 from landscape.operator import Operator
+from landscape.seeds import normal_like
 
 ROUNDING = 1e-13
 """A Lanczos vector of a smaller relative length is only rounding."""
@@ -61,7 +62,7 @@ def lanczos_quadrature(
         probes: number of random starts, at least 2, because their spread is the error.
         deflate: known eigenpairs.
         tol: relative residual up to which a pair that the first probe finds counts as known.
-        generator: draws the starts, on the operator's device.
+        generator: draws the starts.
         vector_dtype: dtype of the `steps` vectors that are kept for reorthogonalization; the arithmetic is in float64.
 
     Raises:
@@ -151,7 +152,7 @@ def _lanczos(
                 vector = vector - (space @ (space.T @ vector.to(space))).double()
         return vector
 
-    vector = orthogonal(torch.randn(n, 1, dtype=torch.float64, device=known.device, generator=generator), 0)
+    vector = orthogonal(normal_like((n, 1), diagonal, generator), 0)
     vector = vector / vector.norm()
     for step in range(steps):
         basis[:, step : step + 1] = vector

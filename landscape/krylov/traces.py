@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from landscape.checks import check_rtol
 from landscape.krylov.deflation import Deflation
 from landscape.krylov.probes import Image, Probes, Signs, Sketched, random_directions, unseen_variance
 from landscape.krylov.stopping import QUANTILE, WIDER_QUANTILE, sampled_until, student
@@ -88,7 +89,7 @@ def trace_and_squared_norm(
         goal: what shall be known to `rtol`: the `"trace"`, or the `"norm"`, which is Frobenius'. The trace of an
             indefinite matrix may be near 0, where no relative accuracy can be reached.
         deflate: a subspace in which A is known, such as that of known eigenvectors.
-        generator: draws the probes, on the operator's device. 4 vectors in float64 are kept for each probe; none with
+        generator: draws the probes. 4 vectors in float64 are kept for each probe; none with
             Hutchinson's method.
 
     Raises:
@@ -96,8 +97,7 @@ def trace_and_squared_norm(
     """
     if method not in METHODS:
         raise ValueError(f"method: must be one of {', '.join(METHODS)}, got {method!r}")
-    if rtol is not None and not rtol > 0:
-        raise ValueError(f"rtol: must be positive, got {rtol}")
+    check_rtol(rtol)
     if goal not in GOALS:
         raise ValueError(f"goal: must be one of {', '.join(GOALS)}, got {goal!r}")
     cost = PRODUCTS_PER_PROBE[method]
@@ -112,8 +112,7 @@ def trace_and_squared_norm(
     exact = (known.values.double().sum().item(), squares.double().sum().item())
     basis = known.basis.double()
     free = dimension - basis.shape[1]
-    if max_products < min(free, 2 * cost):
-        raise ValueError(f"max_products: {method} needs at least {min(free, 2 * cost)}, got {max_products}")
+    check_products(max_products, method, free)
     image = in_float64(operator)
     rounding = 10 * torch.finfo(operator.dtype).eps
     limit = min(max_products, free) // cost
@@ -149,6 +148,13 @@ def trace_and_squared_norm(
     return found
 
 
+def check_products(max_products: int, method: str, dimension: int) -> None:
+    """Raises ValueError if a method has too few products for an error, and too few to span the space."""
+    least = min(dimension, 2 * PRODUCTS_PER_PROBE[method])
+    if max_products < least:
+        raise ValueError(f"max_products: {method} needs at least {least}, got {max_products}")
+
+
 def in_float64(operator: Operator) -> Image:
     """The products of an operator, in float64."""
     return lambda block: (operator @ block).double()
@@ -168,7 +174,8 @@ def _probes(image: Image, known: Tensor, method: str, generator: torch.Generator
 
 def random_signs(dimension: int, device: torch.device, generator: torch.Generator) -> Tensor:
     """A vector (n, 1) of random signs."""
-    return torch.randint(0, 2, (dimension, 1), generator=generator, device=device).double() * 2 - 1
+    drawn = torch.randint(0, 2, (dimension, 1), generator=generator, device=generator.device)
+    return drawn.to(device).double() * 2 - 1
 
 
 def _estimate(
@@ -223,7 +230,7 @@ def block_traces(
             budget.
         max_products: most products that may be spent, at least 2.
         deflate: a subspace in which A is known.
-        generator: draws the probes, on the operator's device.
+        generator: draws the probes.
 
     Returns:
         The estimates, whether all are within rtol (without an rtol, whether they are finite), and the number of
@@ -232,8 +239,7 @@ def block_traces(
     Raises:
         ValueError: an argument is out of range.
     """
-    if rtol is not None and not rtol > 0:
-        raise ValueError(f"rtol: must be positive, got {rtol}")
+    check_rtol(rtol)
     if max_products < 2:
         raise ValueError(
             f"max_products: must be at least 2, as the error is the probes' spread, got {max_products}"

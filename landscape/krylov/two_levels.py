@@ -9,6 +9,7 @@ import scipy
 import torch
 from torch import Tensor
 
+from landscape.checks import check_rtol
 from landscape.krylov.probes import Probes, Signs, Sketched, random_directions
 from landscape.krylov.stopping import WIDER_QUANTILE
 from landscape.krylov.traces import (
@@ -112,7 +113,7 @@ def two_level_trace(
         max_products: most that may be spent, in products with A.
         max_on_part: most products with B for tr B, each of which keeps two vectors in float64 with XTrace;
             `max_products` if not given.
-        generator: draws the probes, on the operator's device.
+        generator: draws the probes.
 
     Returns:
         Its `products` are those with A, and those with B times `share`, rounded up.
@@ -124,8 +125,7 @@ def two_level_trace(
         raise ValueError(f"method: must be xtrace or hutchinson, got {method!r}")
     if not 0 < share < 1:
         raise ValueError(f"share: must lie between 0 and 1, got {share}")
-    if rtol is not None and not rtol > 0:
-        raise ValueError(f"rtol: must be positive, got {rtol}")
+    check_rtol(rtol)
     if part.dimension != operator.dimension:
         raise ValueError(f"part: has {part.dimension} rows, and the operator {operator.dimension}")
     most_on_part = max_products if max_on_part is None else max_on_part

@@ -50,8 +50,7 @@ def moved(objective: Objective, model: nn.Module, weights: Mapping[str, Tensor] 
     make_gradients_plain(made.model)
     made.theta = torch.cat([made.model.get_parameter(name).flatten() for name in made.names])
     share_memory(made.model, made.layout, made.theta)
-    run = objective.forward.args[2]
-    made.forward = partial(outputs_at, made.model, made.layout, run)
+    made.forward = partial(outputs_at, made.model, made.layout, made.run)
     if objective.regularizer is not None:
         made.penalty = Penalty(objective.regularizer, made.model, made.layout)
     return made

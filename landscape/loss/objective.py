@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from landscape.checks import check_is_tensor
 from landscape.data.batches import Batch, copied_to, tensors_in
 from landscape.data.complex_numbers import cast
 from landscape.data.counts import Count, Pair
@@ -349,11 +350,6 @@ class Objective:
         """
         return matrix_named("gauss-newton", self, theta) @ vectors
 
-    @property
-    def kept_bytes(self) -> int:
-        """Memory that is kept for further products."""
-        return self.memory.used
-
     @one_thread_at_a_time
     def release(self) -> None:
         """Gives back the memory that is kept for further products."""
@@ -367,10 +363,12 @@ class Objective:
         """Weights (n,) on the objective's device; the objective's own for None.
 
         Raises:
+            TypeError: theta is no tensor.
             ValueError: theta has another length.
         """
         if theta is None:
             return self.theta
+        check_is_tensor("theta", theta, f"({self.n_parameters},)")
         if theta.shape != self.theta.shape:
             raise ValueError(f"theta: must be {tuple(self.theta.shape)}, got {tuple(theta.shape)}")
         return theta.detach().to(self.theta)

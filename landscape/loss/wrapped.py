@@ -19,8 +19,8 @@ def of_objective(function: Callable[P, Result]) -> Callable[P, Result]:
     """A function that raises TypeError unless its first argument is an Objective, or several by name.
 
     It raises ValueError for an Objective of a model under FSDP2, because it computes with whole vectors. Arguments that
-    should be numbers, and are none, are refused too. The function computes in all of float32, its own sums as well as
-    the model. It raises ValueError if the model changes meanwhile.
+    should be numbers, and are none, are refused too. TF32 and autocast are off, in the model and in the function's own
+    sums. The function raises ValueError if the model changes meanwhile.
     """
     return _of_whole_vectors(of_whole_or_sharded(function))
 

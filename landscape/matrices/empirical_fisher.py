@@ -56,13 +56,12 @@ class EmpiricalFisher(MatrixOfObjective):
         """The matrix times a vector (n,) or a block of vectors (n, k).
 
         Raises:
-            ValueError: the vectors have another length, or the products of gradients are no numbers of the dtype.
+            TypeError: the vectors are no tensor.
+            ValueError: the vectors have another length, there are none, or the products of gradients are no numbers of
+                the dtype.
         """
         objective = self._objective
-        n = len(self._theta)
-        if vectors.ndim not in (1, 2) or len(vectors) != n:
-            raise ValueError(f"vectors: must be ({n},) or ({n}, k), got {tuple(vectors.shape)}")
-        block = vectors.to(objective.theta).reshape(n, -1)
+        block = self.block_of(vectors)
         total = torch.zeros(block.shape, dtype=torch.float64, device=self.device)
         with objective.exclusive:
             with objective.ranks.together():

@@ -64,11 +64,6 @@ def remember(form: Form, traced_is_faster: bool) -> None:
     _TRACED_IS_FASTER[form] = traced_is_faster
 
 
-def forget_all() -> None:
-    """Forgets all that was measured."""
-    _TRACED_IS_FASTER.clear()
-
-
 def least_seconds(tasks: list[Callable[[], object]], device: torch.device) -> list[float]:
     """The shortest time of each task. The tasks take turns, so that other work on the machine disturbs all alike."""
     least = [math.inf] * len(tasks)

@@ -54,17 +54,12 @@ class MeanOverSamples(MatrixOfObjective):
         """The matrix times a vector (n,) or a block of vectors (n, k).
 
         Raises:
+            TypeError: the vectors are no tensor.
             ValueError: the vectors have another length, there are none, or the second derivatives of the model are
                 wrong.
             RuntimeError: `torch.inference_mode()` is on, in which torch computes no derivatives.
         """
-        n = len(self._theta)
-        if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
-            raise ValueError(
-                f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(vectors.shape)}"
-            )
-        objective = self._objective
-        block = vectors.to(objective.theta).reshape(n, -1)
+        objective, block = self._objective, self.block_of(vectors)
         with objective.exclusive:
             with objective.ranks.together():
                 objective.check_that_derivatives_exist()

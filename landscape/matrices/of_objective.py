@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from landscape.checks import check_is_tensor
 from landscape.data.samples import Chunk
 from landscape.loss.objective import Objective
 from landscape.model.precision import full_float32
@@ -45,6 +46,20 @@ class MatrixOfObjective(ABC):
     def device(self) -> torch.device:
         """The device on which products are computed."""
         return self._objective.device
+
+    def block_of(self, vectors: Tensor) -> Tensor:
+        """Vectors (n,) or (n, k) as a block (n, k) in the dtype and on the device of the weights.
+
+        Raises:
+            TypeError: they are no tensor.
+            ValueError: the vectors have another length, or there are none.
+        """
+        n = len(self._theta)
+        shape = f"({n},) or ({n}, k)"
+        check_is_tensor("vectors", vectors, shape)
+        if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
+            raise ValueError(f"vectors: must be {shape} with k at least 1, got {tuple(vectors.shape)}")
+        return vectors.to(self._theta).reshape(n, -1)
 
     def of_regularizer(self, block: Tensor) -> Tensor | float:  # noqa: ARG002
         """What a regularizer, which no sample enters, adds to the product with a block (n, k)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import ClassVar, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from landscape.fx.plain_formulas import twice_differentiable
 from landscape.guards.in_float64 import EPS, InFloat64, few_and_more
 from landscape.guards.repeated_runs import HALF
+from landscape.guards.two_draws import error_of_two_draws
 from landscape.loss.objective import Objective
 from landscape.matrices.rounding import Known, warn_of_rounded_products
 from landscape.matrices.rule import Rule
@@ -119,24 +121,13 @@ def _first_comparison(rule: Rule, more: InFloat64) -> tuple[float, Known | None]
 
 def _largest_error(rule: Rule, few: InFloat64) -> float:
     """The largest relative difference at two points; 0 unless product and difference differ at both."""
-    errors = []
-    for seed in range(2):
-        try:
-            if few.loses_precision or few.is_below_rounding(STEP):
-                return 0.0
-            with few.throughout():
-                error = _error(rule, few, seed)
-        except Exception:
-            # the model or the loss fixes a dtype inside
-            return 0.0
-        if error is None:
-            return 0.0
-        errors.append(error)
-    return max(errors)
+    return error_of_two_draws(few, partial(_error, rule, few)) or 0.0
 
 
 def _error(rule: Rule, few: InFloat64, seed: int) -> float | None:
     """The relative difference at a point near theta; None if it is within what the differences are good for."""
+    if few.is_below_rounding(STEP):
+        return None
     compared = _Compared(rule, few, seed)
     distance, length = few.length(compared.product - compared.short), few.length(compared.short)
     # for NaN too, which both may be; the error of the difference is needed only where the two differ

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.guards.in_float64 import EPS, InFloat64
+from landscape.guards.two_draws import error_of_two_draws
 from landscape.matrices.outputs import as_one_tensor, slope_in_outputs
 
 STEP = 1e-7
@@ -35,22 +36,17 @@ def check_slope_in_outputs(few: InFloat64) -> None:
     Raises:
         ValueError: slope and differences differ in two directions.
     """
-    errors = []
-    for seed in range(2):
-        try:
-            if few.loses_precision:
-                return
-            with few.throughout(), torch.enable_grad():
-                error = few.run(few.theta.double(), lambda _, outputs: _error(few, outputs, seed))  # noqa: B023
-        except Exception:
-            # the model or the loss has a dtype of its own inside
-            return
-        if error is None:
-            return
-        errors.append(error)
+
+    @torch.enable_grad()
+    def error_of(seed: int) -> float | None:
+        return few.run(few.theta.double(), lambda _, outputs: _error(few, outputs, seed))
+
+    error = error_of_two_draws(few, error_of)
+    if error is None:
+        return
     raise ValueError(
         "loss_fn: its slope in the outputs, as torch computes it, is not its derivative: along a direction the two "
-        f"differ by {max(errors):.2g} of it, so that the Gauss-Newton matrix and the functional Hessian would be "
+        f"differ by {error:.2g} of it, so that the Gauss-Newton matrix and the functional Hessian would be "
         "wrong; torch's ctc_loss gives the slope in logits instead of their log_softmax; take matrix='hessian', or "
         "write the loss in plain operations"
     )

@@ -6,9 +6,9 @@ import copy
 import warnings
 from typing import Any
 
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
+from landscape.data.deep_copies import TensorsCopiedBy, constant_of_computed
 from landscape.model.fully_sharded import copy_of_parts, is_sharded
 from landscape.model.padded_places import compute_padded_places
 from landscape.model.recurrent_layers import avoid_cudnn_recurrence
@@ -78,19 +78,7 @@ def copied(field: str, module: nn.Module) -> nn.Module:
         TypeError: the module cannot be copied. The message names the field.
     """
     try:
-        with _ComputedAsConstants():
+        with TensorsCopiedBy(constant_of_computed):
             return copy.deepcopy(module)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise TypeError(f"{field}: Objective keeps a copy, but it cannot be copied: {error}") from error
-
-
-class _ComputedAsConstants(TorchFunctionMode):
-    """A context in which `copy.deepcopy` copies a computed tensor as a constant. Torch alone refuses to copy it."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
-            tensor, memo = args
-            return memo.setdefault(id(tensor), tensor.detach().clone())
-        return func(*args, **(kwargs or {}))

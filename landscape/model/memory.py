@@ -73,7 +73,7 @@ class Memory:
 
         Args:
             vectors: as many as are held at a time.
-            what: needs them, for the error.
+            what: name of the computation, for the error message.
             in_float64: whether these vectors are in float64.
 
         Raises:
@@ -120,7 +120,7 @@ class Memory:
         Args:
             most: as many as are of use.
             least: as many as are needed.
-            what: needs them, for the error.
+            what: name of the computation, for the error message.
 
         Raises:
             ValueError: `least` vectors, and the weights themselves, do not fit into the budget.

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+
+from landscape.data.deep_copies import TensorsCopiedBy, constant_of_computed
 
 
 def copy_with_shared_memory(model: nn.Module) -> nn.Module:
@@ -25,32 +26,15 @@ def copy_with_shared_memory(model: nn.Module) -> nn.Module:
         for parameter in model.parameters()
         if type(parameter) is nn.Parameter and _is_plain(parameter)
     }
-    with _ShareMemory(copies):
+
+    def shared(tensor: Tensor) -> Tensor | None:
+        if type(tensor) is Tensor and _is_plain(tensor):
+            copied = _of_copied_memory(tensor.detach(), copies)
+            return copied.requires_grad_(tensor.is_leaf and tensor.requires_grad)
+        return constant_of_computed(tensor)
+
+    with TensorsCopiedBy(shared):
         return copy.deepcopy(model, memo)
-
-
-class _ShareMemory(TorchFunctionMode):
-    """A context in which `copy.deepcopy` copies each memory once, and makes tensors that shared it share the copy."""
-
-    def __init__(self, copies: dict[int, torch.UntypedStorage]) -> None:
-        super().__init__()
-        self._copies = copies
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is not Tensor.__deepcopy__:
-            return func(*args, **(kwargs or {}))
-        tensor, memo = args
-        if id(tensor) not in memo:
-            if type(tensor) is Tensor and _is_plain(tensor):
-                shared = _of_copied_memory(tensor.detach(), self._copies)
-                memo[id(tensor)] = shared.requires_grad_(tensor.is_leaf and tensor.requires_grad)
-            elif not tensor.is_leaf:
-                memo[id(tensor)] = tensor.detach().clone()
-            else:
-                memo[id(tensor)] = func(tensor, memo)
-        return memo[id(tensor)]
 
 
 def _is_plain(tensor: Tensor) -> bool:

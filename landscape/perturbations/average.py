@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from landscape.checks import check_rtol
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
@@ -58,8 +59,7 @@ def average_sharpness(
         ValueError: an argument is out of range.
     """
     check_size_and_draws(sigma, max_draws)
-    if not rtol > 0:
-        raise ValueError(f"rtol: must be positive, got {rtol}")
+    check_rtol(rtol)
     with counted(max_draws, progress, "average sharpness", "draws") as spend:
         rises = GaussianRises(
             {"loss": objective}, adaptive=adaptive, seed=seed, expected=max_draws, spend=spend

@@ -14,7 +14,7 @@ from landscape.loss.objective import Objective
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.rounding import rounding_of
 from landscape.results.fields import FloatArray
-from landscape.seeds import generator_for
+from landscape.seeds import generator_for, normal_like
 
 MIN_PAIRS = 4
 
@@ -66,15 +66,18 @@ class GaussianRises:
         self.rounding = np.array([rounding_of(float(loss), self._first.dtype) for loss in self.center])
         self.evaluations = 0
 
-    def at(self, sigma: float, pairs: int) -> FloatArray:
-        """The mean rise over each of the first `pairs` pairs of draws, (pairs, losses)."""
-        known = self._rises.get(sigma, np.zeros((0, len(self.center))))
+    def at(self, log_sigma: float, pairs: int) -> FloatArray:
+        """The mean rise over each of the first `pairs` pairs of draws, (pairs, losses).
+
+        A search goes in logarithms. It finds known rises by them, as exp(log sigma) is not sigma.
+        """
+        known = self._rises.get(log_sigma, np.zeros((0, len(self.center))))
         # a block of pairs fills one pass of the evaluator
         together = max(1, self._evaluator.block // 2)
         while len(known) < pairs:
             indices = range(len(known), min(len(known) + together, pairs))
-            known = np.concatenate([known, self._of_pairs(sigma, indices)])
-            self._rises[sigma] = known
+            known = np.concatenate([known, self._of_pairs(math.exp(log_sigma), indices)])
+            self._rises[log_sigma] = known
         return known[:pairs]
 
     def _of_pairs(self, sigma: float, indices: range) -> FloatArray:
@@ -82,8 +85,8 @@ class GaussianRises:
         noises = []
         for index in indices:
             # each pair has its own seed, so that no draw needs to be kept
-            generator = generator_for("noise on weights", self._seed, theta.device, part=(index,))
-            noise = torch.randn(theta.shape, dtype=theta.dtype, device=theta.device, generator=generator)
+            generator = generator_for("noise on weights", self._seed, part=(index,))
+            noise = normal_like(theta.shape, theta, generator)
             noises.append(noise * (sigma * self._scale))
         offsets = torch.stack(noises)
         losses = self._evaluator.at(torch.cat([theta + offsets, theta - offsets])).loss
@@ -118,7 +121,7 @@ def mean_rises(
     """
 
     def look(pairs: int) -> tuple[FloatArray, FloatArray, bool]:
-        found = rises.at(sigma, pairs)
+        found = rises.at(math.log(sigma), pairs)
         with np.errstate(invalid="ignore"):
             value = found.mean(0)
             error = np.hypot(found.std(0, ddof=1) / math.sqrt(pairs), rises.rounding)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy
 
+from landscape.checks import check_rtol
 from landscape.krylov.stopping import WIDER_QUANTILE, student
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
@@ -102,8 +103,7 @@ def check_tolerance(increase: float, rtol: float, max_draws: int) -> None:
     """
     if not 0 < increase < math.inf:
         raise ValueError(f"increase: must be positive and finite, got {increase}")
-    if not rtol > 0:
-        raise ValueError(f"rtol: must be positive, got {rtol}")
+    check_rtol(rtol)
     check_size_and_draws(1.0, max_draws)
 
 
@@ -127,19 +127,19 @@ def tolerated(
         return math.nan, math.nan
     quantile = student(WIDER_QUANTILE, max_pairs)
 
-    def excess(sigma: float, pairs: int, side: float) -> float:
+    def excess(log_sigma: float, pairs: int, side: float) -> float:
         return _excess(
-            rises.at(sigma, pairs)[:, column], increase, side * quantile, float(rises.rounding[column])
+            rises.at(log_sigma, pairs)[:, column], increase, side * quantile, float(rises.rounding[column])
         )
 
-    low, high = _crossing(lambda sigma: excess(sigma, min(FEW_PAIRS, max_pairs), 0), start, 0.2)
-    if low == 0 or high == math.inf:
-        return low, high
-    near = math.sqrt(low * high)
-    # as sigma grows, the upper limit of the mean rise passes `increase` first
-    low, _ = _crossing(lambda sigma: excess(sigma, max_pairs, 1), near, rtol / 10)
-    _, high = _crossing(lambda sigma: excess(sigma, max_pairs, -1), near, rtol / 10)
-    return low, high
+    few = min(FEW_PAIRS, max_pairs)
+    low, high = _crossing(lambda log_sigma: excess(log_sigma, few, 0), math.log(start), 0.2)
+    if low > -math.inf and high < math.inf:
+        near = (low + high) / 2
+        # as sigma grows, the upper limit of the mean rise passes `increase` first
+        low, _ = _crossing(lambda log_sigma: excess(log_sigma, max_pairs, 1), near, rtol / 10)
+        _, high = _crossing(lambda log_sigma: excess(log_sigma, max_pairs, -1), near, rtol / 10)
+    return math.exp(low), math.exp(high)
 
 
 def _excess(found: FloatArray, increase: float, errors: float, rounding: float) -> float:
@@ -156,21 +156,23 @@ def _excess(found: FloatArray, increase: float, errors: float, rounding: float) 
 
 
 def _crossing(excess: Callable[[float], float], start: float, tolerance: float) -> tuple[float, float]:
-    """Two sizes, a tolerance of their logarithm below and above the root of the excess; 0 or inf if there is none."""
-    below, above = 0.0, math.inf
-    sigma = start
+    """Two logarithms of sizes, a tolerance below and above the root of the excess; -inf or inf if there is none.
+
+    Args:
+        excess: of the logarithm of a size.
+        start: the logarithm of the first size.
+        tolerance: how near to the root the search ends.
+    """
+    below, above = -math.inf, math.inf
+    at = start
     for _ in range(STEPS):
-        size = excess(sigma)
-        below, above = (max(below, sigma), above) if size <= 0 else (below, min(above, sigma))
-        if below > 0 and above < math.inf:
-            root = math.exp(
-                scipy.optimize.brentq(
-                    lambda x: excess(math.exp(x)), math.log(below), math.log(above), xtol=tolerance
-                )
-            )
-            return root * math.exp(-tolerance), root * math.exp(tolerance)
+        size = excess(at)
+        below, above = (max(below, at), above) if size <= 0 else (below, min(above, at))
+        if below > -math.inf and above < math.inf:
+            root = scipy.optimize.brentq(excess, below, above, xtol=tolerance)
+            return root - tolerance, root + tolerance
         # the size at which a quadratic passes 0, and a little beyond
-        sigma *= math.exp(-size / 2 - math.copysign(tolerance, size))
+        at -= size / 2 + math.copysign(tolerance, size)
     return below, above
 
 

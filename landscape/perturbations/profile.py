@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -12,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscape.curvature.flatness import relative_flatness
+from landscape.checks import check_rtol
+from landscape.curvature.flatness import check_relative_flatness, relative_flatness
 from landscape.loss.objective import Objective
 from landscape.loss.one_model import check_one_model
 from landscape.loss.units import common_unit
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.ascent import Neighborhood
 from landscape.perturbations.gaussian import VECTORS, GaussianRises, check_size_and_draws, mean_rises
-from landscape.perturbations.pac_bayes import bracket, check_tolerance, first_sigma, tolerated
+from landscape.perturbations.pac_bayes import bracket, first_sigma, tolerated
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.search import search
 from landscape.perturbations.starts import starts_of, top_directions
@@ -181,13 +182,14 @@ def sharpness_profile(
         objectives = {"loss": objectives}
     check_one_model(objectives)
     chosen = _measures(list(MEASURES) if measures is None else measures, sizes or {})
-    if not rtol > 0:
-        raise ValueError(f"rtol: must be positive, got {rtol}")
+    check_rtol(rtol)
     check_ascent(1.0, "l2", steps, restarts, WORST_TOL)
     check_size_and_draws(1.0, max_draws)
     report = as_progress(progress, "sharpness")
     for objective in objectives.values():
         objective.memory.check_room(VECTORS, "sharpness_profile")
+        if any(measure.family == "flatness" for measure in chosen.values()):
+            check_relative_flatness(objective, layer, max_products)
     shared = {name: objective.value_and_gradient() for name, objective in objectives.items()}
     task = _Task(objectives, shared, steps, restarts, rtol, max_draws, max_products, layer, seed)
     noises: dict[str, GaussianRises] = {}
@@ -265,7 +267,7 @@ def _measure(name: str, sizes: Mapping[str, float]) -> Measure:
         raise ValueError(f"sizes: {name!r} has no size; leave it out of sizes")
     if name in sizes and not 0 < size < math.inf:
         raise ValueError(f"sizes: must be positive and finite, got {size} for {name!r}")
-    return Measure(known.family, size, known.adaptive, known.norm, known.source)
+    return replace(known, size=size)
 
 
 def _worst(name: str, measure: Measure, task: _Task) -> list[_Row]:
@@ -323,7 +325,6 @@ def _average(name: str, measure: Measure, task: _Task, rises: GaussianRises) -> 
 
 def _tolerance(name: str, measure: Measure, task: _Task, rises: GaussianRises) -> _Row:
     rtol, max_pairs = task.rtol, task.max_draws // 2
-    check_tolerance(measure.size, rtol, 2 * max_pairs)
     before = rises.evaluations
     value, error, converged = [], [], []
     for column, objective in enumerate(task.objectives.values()):

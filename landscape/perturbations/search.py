@@ -21,7 +21,7 @@ from landscape.perturbations.starts import (
     held_by_short_ascents,
     remembered_points,
 )
-from landscape.seeds import generator_for
+from landscape.seeds import generator_for, normal_like
 
 RUGGED = 1.1
 """The loss is rugged if the highest ascent rises by this factor or more after its short part. The order of short
@@ -241,7 +241,7 @@ def search(
         if result.is_rugged:
             # ascents that ended early would end there again, and confirm nothing
             waiting = [each for each in waiting if not each.ascent.is_finished]
-        generator = generator_for("starts of ascents", seed, objective.device)
+        generator = generator_for("starts of ascents", seed)
         for index in range(restarts * (MORE if result.is_rugged else 1)):
             if not math.isfinite(result.highest.rise) or result.converged:
                 break
@@ -368,7 +368,7 @@ def _at_center(
 def _random_start(
     theta: Tensor, neighborhood: Neighborhood, near: Tensor | None, generator: torch.Generator
 ) -> Tensor:
-    start = torch.randn(len(theta), dtype=theta.dtype, device=theta.device, generator=generator)
+    start = normal_like(theta.shape, theta, generator)
     start = neighborhood.border(start, out=start)
     if near is not None and bool(near.any()):
         # random directions of many weights are orthogonal, so that the sum lies halfway

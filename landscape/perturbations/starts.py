@@ -14,7 +14,7 @@ from landscape.data.batches import copied_to
 from landscape.data.class_scores import are_class_scores
 from landscape.data.complex_numbers import is_whole
 from landscape.krylov import SymmetricOperator, top_eigenpairs
-from landscape.krylov.eigenpairs import fewest_vectors
+from landscape.krylov.eigenpairs import fewest_vectors, width_of
 from landscape.loss.objective import Objective
 from landscape.matrices import Hessian
 from landscape.model.allocator import give_back_freed_memory
@@ -140,9 +140,9 @@ def top_directions(
         return image if isinstance(scale, float) else image.mul_(scale[:, None])
 
     scaled = SymmetricOperator(product, objective.n_parameters, objective.dtype, objective.device)
-    generator = generator_for("start of a search for directions", seed, objective.device)
-    width = k if start is None else start.shape[1] + 1
-    least = min(objective.n_parameters, fewest_vectors(k, width))
+    generator = generator_for("start of a search for directions", seed)
+    n = objective.n_parameters
+    least = min(n, fewest_vectors(k, width_of(k, None, start, n)))
     most = max(least, MOST_PRODUCTS) if has_room else least
     objective.check_that_derivatives_exist()
     what = "the top directions of a sharpness"

@@ -43,7 +43,7 @@ class Sharpness(Result):
         dims=("start",),
         default=None,
     )
-    # files older than these fields hold a lower bound, and do not say whether the search converged
+    # a file that lacks these fields holds a lower bound, and does not say whether the search converged
     gaps: FloatArray | None = described(
         "gain that the gradient at each start's highest point still promises in the neighborhood, as a share of the "
         "rise; 0 at a maximum",
@@ -215,10 +215,9 @@ def check_ascent(rho: float, norm: str, steps: int, restarts: int, tol: float) -
 
 
 def _vectors(start: TopEigenvalues, objective: Objective) -> Tensor:
-    if start.vectors is None:
-        raise ValueError("start: holds no eigenvectors; they were dropped before it was stored")
-    if len(start.vectors) != objective.n_parameters:
+    vectors = start.kept_vectors("start")
+    if len(vectors) != objective.n_parameters:
         raise ValueError(
-            f"start: holds eigenvectors of {len(start.vectors)} parameters, not of {objective.n_parameters}"
+            f"start: holds eigenvectors of {len(vectors)} parameters, not of {objective.n_parameters}"
         )
-    return start.vectors
+    return vectors

@@ -21,24 +21,29 @@ NOT_SUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 
 @contextmanager
-def replaced(path: Path, *, copied: bool = False, through_link: bool = True) -> Iterator[Path]:
+def replaced(
+    path: Path, *, copied: bool = False, through_link: bool = True, suffix: str = ""
+) -> Iterator[Path]:
     """Yields a temporary path. If nothing fails, the file that is written there replaces the old file in one step.
 
-    A kill, a full disk or an exception leaves the old file as it was.
+    A kill, a full disk or an exception leaves the old file as it was. The content is flushed to the disk before the
+    names change and the folder after, so that a power failure leaves one of the two files too.
 
     Args:
         path: path of the file, or of a link to the file; neither needs to exist.
         copied: whether the temporary file begins as a copy of the old file.
         through_link: whether a link stays and its target is replaced. Otherwise the file replaces the link.
+        suffix: how the temporary path ends, for a writer that chooses the format by it.
     """
     target = path.resolve() if through_link else path
-    beside = temporary_name(target)
+    beside = temporary_name(target, suffix)
     try:
         if copied and target.exists():
             shutil.copy(target, beside)
         yield beside
         flush(beside)
         os.replace(beside, target)
+        flush(target.parent)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -93,15 +98,16 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def temporary_name(path: Path) -> Path:
+def temporary_name(path: Path, suffix: str = "") -> Path:
     """The temporary path of a file, different for each writer.
 
     The name says which process of which machine writes, so that others can tell whether the writer has died.
     """
-    return path.with_name(f".{path.name}.{_this_machine()}-{os.getpid()}-{secrets.token_hex(6)}.tmp")
+    return path.with_name(f".{path.name}.{_this_machine()}-{os.getpid()}-{secrets.token_hex(6)}.tmp{suffix}")
 
 
-TEMPORARY_NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}\.tmp")
+TEMPORARY_NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{12}\.tmp(\.[^.]+)?")
+"""Those of `ncsam.whole_file` are of this form too."""
 
 
 def is_left_over(path: Path) -> bool:

@@ -7,6 +7,7 @@ The dimension scales make the groups readable as data sets with coordinates:
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from landscape.results.fields import LOSS_UNIT
 from landscape.results.files import is_open_for_writing, one_writer_at_a_time, replaced
 from landscape.results.registry import RESULT_CLASSES
 from landscape.results.trust import FAULTS, MOST_INFLATED, UntrustedError, check_path, check_trusted
+from landscape.results.versions import versions
 
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
 MOST_NAMED = 50
@@ -32,7 +34,7 @@ SMALL = 1 << 20
 """Smaller datasets are compressed whatever they hold."""
 
 # A run's file has a hundred small datasets, each with two or three attributes. h5py's own ways of making them look
-# for one to replace and work out the types each time: most of the time of a short run went there.
+# for one to replace and work out the types each time, which takes most of the time of a short run.
 PLAIN = h5p.create(h5p.DATASET_CREATE)
 PLAIN.set_obj_track_times(False)
 SCALAR = h5s.create(h5s.SCALAR)
@@ -48,7 +50,8 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
 
     Arrays become datasets with named dimensions. Numbers and words become scalar datasets. Each dataset has the
     attributes `description` and `units`. A field that is None is left out. Tensors in bfloat16, which NumPy and HDF5
-    lack, are stored in float32.
+    lack, are stored in float32. The group's attribute `versions` is JSON: of Python and of the packages by which the
+    result was stored.
 
     If `file` is a path, a new file is written beside the old one and then renamed, so that a kill leaves one of the two
     whole. If writing fails, an earlier result of the name stays as it was. Several processes and threads may save to
@@ -87,6 +90,7 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
     # the group gets its name when it is whole, and only then replaces an earlier one
     group = file.create_group(None)
     group.attrs["type"] = type(result).__name__
+    group.attrs["versions"] = json.dumps(versions())
     for field in sorted(
         dataclasses.fields(RESULT_CLASSES[type(result).__name__]), key=lambda f: not f.metadata["coordinate"]
     ):

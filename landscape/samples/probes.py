@@ -12,7 +12,7 @@ from landscape.seeds import generator_for
 
 
 class Probes:
-    """Directions that are independent for each sample. On a CPU they do not depend on the size of chunks.
+    """Directions that are independent for each sample, and do not depend on the size of chunks.
 
     Args:
         count: number of random signs, at least 2. In a space of at most this number of dimensions the directions are
@@ -26,7 +26,7 @@ class Probes:
         seeds = torch.randint(
             2**62, (count,), generator=generator_for("probes of samples", seed), device="cpu"
         ).tolist()
-        self._generators = [torch.Generator(like.device).manual_seed(each) for each in seeds]
+        self._generators = [torch.Generator().manual_seed(each) for each in seeds]
 
     def directions(self, samples: int, dimension: int) -> Iterator[Tensor]:
         """The directions (samples, dimension) of each probe. Their squared length is `dimension`."""
@@ -36,8 +36,8 @@ class Probes:
             return
         shape = (samples, dimension)
         for generator in self._generators:
-            bits = torch.randint(2, shape, generator=generator, device=self._like.device, dtype=torch.int8)
-            yield bits.to(self._like.dtype).mul_(2).sub_(1)
+            bits = torch.randint(2, shape, generator=generator, device="cpu", dtype=torch.int8)
+            yield bits.to(self._like.device).to(self._like.dtype).mul_(2).sub_(1)
 
     def estimate(self, values: Tensor, dimension: int) -> tuple[Tensor, Tensor]:
         """The mean over the probes of values (probes, samples), and its standard error; float64 (samples,) each."""

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
+from landscape.checks import check_rtol
 from landscape.curvature.eigenvalues import TopEigenvalues
 from landscape.curvature.traces import TraceEstimate
 from landscape.loss.loss_and_accuracy import Evaluation
@@ -82,8 +83,7 @@ def enough_samples(
             f"measure: must be a function of an Objective, got {type(measure).__name__}; such as "
             "lambda objective: top_eigenvalues(objective, 1)"
         )
-    if not rtol > 0:
-        raise ValueError(f"rtol: must be positive, got {rtol}")
+    check_rtol(rtol)
     if first < groups:
         raise ValueError(f"first: must be at least the number of groups, {groups}, got {first}")
     total = objective.n_samples

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscape.checks import check_rtol
 from landscape.krylov.stopping import QUANTILE, student
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
@@ -49,8 +50,7 @@ class SamplingError(DrawnResult):
         Raises:
             ValueError: rtol is not positive, or the whole population was measured, so that there is no sampling error.
         """
-        if not rtol > 0:
-            raise ValueError(f"rtol: must be positive, got {rtol}")
+        check_rtol(rtol)
         if self.drawn == 1:
             raise ValueError("samples_for: the whole population was measured, which leaves no sampling error")
         # the variance is a constant times 1 / samples - 1 / N for samples of a population of N

@@ -19,7 +19,7 @@ from landscape.model.weights import Weights, filter_norms
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import Result
-from landscape.seeds import generator_for
+from landscape.seeds import fill_normal, generator_for
 
 ONE_DIMENSIONAL = ("zero", "normalize")
 NORMALIZATIONS = ("filter", "layer", "model")
@@ -81,13 +81,13 @@ def random_directions(
     if count < 1:
         raise ValueError(f"count: must be at least 1, got {count}")
     objective.memory.check_room(count, f"{count} random directions")
-    generator = generator_for("directions", seed, objective.device)
+    generator = generator_for("directions", seed)
     check_normalization("normalize", normalize, one_dimensional)
     rows = objective.theta.new_empty(count, objective.n_parameters)
     for row in rows:
         # one tensor at a time, so that a direction does not depend on how many there are
         for part in objective.unflatten(row).values():
-            torch.randn(part.shape, generator=generator, out=part, device=part.device)
+            fill_normal(part, generator)
         _normalize(row, objective, normalize, one_dimensional)
     return _directions(rows.T, f"{normalize}-normalized", one_dimensional=one_dimensional, seed=seed)
 
@@ -139,12 +139,11 @@ def eigenvector_directions(eigen: TopEigenvalues, count: int = 2) -> Directions:
     Raises:
         ValueError: there are fewer than `count` eigenvectors, or the result holds none.
     """
-    if eigen.vectors is None:
-        raise ValueError("eigen: holds no eigenvectors; they were dropped before it was stored")
-    if not 1 <= count <= eigen.vectors.shape[1]:
-        raise ValueError(f"count: must lie between 1 and {eigen.vectors.shape[1]}, got {count}")
+    vectors = eigen.kept_vectors("eigen")
+    if not 1 <= count <= vectors.shape[1]:
+        raise ValueError(f"count: must lie between 1 and {vectors.shape[1]}, got {count}")
     values = ", ".join(f"{value:.3g}" for value in eigen.values[:count])
-    return _directions(eigen.vectors[:, :count], f"eigenvectors of the {eigen.matrix} matrix ({values})")
+    return _directions(vectors[:, :count], f"eigenvectors of the {eigen.matrix} matrix ({values})")
 
 
 @of_objective

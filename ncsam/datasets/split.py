@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ncsam.datasets.classes import number_of_classes
 from ncsam.datasets.finite import check_finite
+from ncsam.options import check_is_tensor
 from ncsam.plain_numbers import with_plain_numbers
 
 
@@ -69,10 +70,26 @@ class Split:
         )
 
     def __post_init__(self) -> None:
+        check_is_tensor("pixels", self.pixels, "(n, ...)")
+        check_is_tensor("targets", self.targets, "(n,)")
+        if 0 in (self.pixels.ndim, self.targets.ndim):
+            raise ValueError("pixels, targets: must have an axis of samples, and one is a single number")
         if len(self.pixels) != len(self.targets):
             raise ValueError(f"targets: {len(self.targets)} labels for {len(self.pixels)} samples")
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean, std: give both or neither")
+        for name, statistic in (("mean", self.mean), ("std", self.std)):
+            if statistic is not None:
+                self._check_statistic(name, statistic)
+
+    def _check_statistic(self, name: str, statistic: Tensor) -> None:
+        check_is_tensor(name, statistic, "(channels,)")
+        channels = self.input_shape[0] if self.input_shape else 1
+        # one number may stand for all channels
+        if statistic.numel() not in (1, channels):
+            raise ValueError(
+                f"{name}: must be ({channels},), one of each channel, got {tuple(statistic.shape)}"
+            )
 
     def __len__(self) -> int:
         return len(self.targets)

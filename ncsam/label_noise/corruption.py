@@ -17,7 +17,7 @@ from ncsam.label_noise.matrix import matrix
 from ncsam.label_noise.part_dependent import part_dependent
 from ncsam.label_noise.pmd import pmd
 from ncsam.label_noise.symmetric import symmetric, symmetric_all
-from ncsam.options import Option, Registry
+from ncsam.options import Option, Registry, check_is_tensor
 from ncsam.plain_numbers import with_plain_numbers
 
 
@@ -253,10 +253,7 @@ def _highest_label(targets: Tensor, ignore_index: int | None) -> int:
 
 
 def _check_integers(name: str, labels: Tensor) -> None:
-    if not isinstance(labels, Tensor):
-        raise TypeError(
-            f"{name}: must be an int64 tensor (n,), got {type(labels).__name__}; torch.as_tensor makes one"
-        )
+    check_is_tensor(name, labels, "(n,) of int64")
     if labels.dtype != torch.int64 or labels.ndim == 0 or labels.numel() == 0:
         raise ValueError(
             f"{name}: must be int64 of shape (n,), or (n, ...) for labels of positions, got {labels.dtype} of shape "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ncsam.label_noise.draws import choose_by_ends
+from ncsam.options import check_is_tensor
 
 
 class Corruption(NamedTuple):
@@ -57,6 +58,11 @@ class NoisyLabels:
     seed: int
     transition_kind: str = "expected"
     probabilities: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        check_is_tensor("clean", self.clean, "(n,)")
+        check_is_tensor("observed", self.observed, "(n,)")
+        check_is_tensor("transition", self.transition, "(classes, classes)")
 
     def __repr__(self) -> str:
         wrong, both = int(self.is_wrong.sum()), int(self.has_both.sum())

@@ -84,7 +84,7 @@ class Agreement:
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """A block of which an error goes to the next point of agreement of the other ranks."""
+        """An error in this block is reported to the other ranks when they next agree."""
         try:
             yield
         except Exception as error:  # the other ranks must learn of any exception

@@ -62,6 +62,7 @@ class AUMFilter(TwoNetworks):
         self.ranking = ranking
         self.margins = torch.zeros(samples, dtype=torch.float64, device="cpu")
         self.seen = torch.zeros(samples, dtype=torch.int64, device="cpu")
+        self._kept: Tensor | None = None
 
     def is_ranking(self) -> bool:
         """Whether the first network learns."""
@@ -73,6 +74,11 @@ class AUMFilter(TwoNetworks):
 
     def kept(self) -> Tensor:
         """bool (n,): which samples the second network learns from; a sample that was never ranked is kept."""
+        if self._kept is None:
+            self._kept = self._chosen()
+        return self._kept
+
+    def _chosen(self) -> Tensor:
         if not self.seen.any():
             return torch.ones(len(self.margins), dtype=torch.bool, device="cpu")
         count = int(self.removed * len(self.margins) + 1e-9)
@@ -107,6 +113,7 @@ class AUMFilter(TwoNetworks):
         places = indices.cpu()[finite]
         self.margins[places] += margins[finite]
         self.seen[places] += 1
+        self._kept = None
         return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,6 +124,7 @@ class AUMFilter(TwoNetworks):
         """Restores a `state_dict()`."""
         super().load_state_dict(state)
         self.margins, self.seen = state["margins"].cpu(), state["seen"].cpu()
+        self._kept = None
 
 
 def margins_of(outputs: Tensor, targets: Tensor) -> Tensor:

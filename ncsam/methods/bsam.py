@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ncsam.methods.perturbation import Ascent, check_radius
 from ncsam.methods.sam import SAM, SAMOptions
-from ncsam.methods.tensor_lists import added, norm, scaled, scaled_to
+from ncsam.methods.tensor_lists import added, norm, ratio, scaled, scaled_to
 from ncsam.methods.training_loss import TrainingLoss
 
 
@@ -46,7 +46,6 @@ class BSAM(SAM):
         uphill = self.gradient_at(ascent.perturbation, inputs, targets, indices)
         below = scaled_to(ascent.gradient, -self.rho_min)
         downhill = self.gradient_at(below, inputs, targets, indices)
-        length = norm(downhill)
-        ratio = norm(uphill) / length.where(length > 0, length.new_ones(()))
         both = added(uphill, ascent.gradient)
-        self.passes.accumulate(added(both, scaled(downhill, ratio), alpha=-1.0))
+        share = ratio(norm(uphill), norm(downhill))
+        self.passes.accumulate(added(both, scaled(downhill, share), alpha=-1.0))

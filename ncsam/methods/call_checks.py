@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ncsam.methods.batches import Batch, as_module
+from ncsam.methods.batches import Batch
+from ncsam.methods.known_losses import as_module
 
 SUM_TOLERANCE = 1e-2
 """Difference from 1 up to which the sum of a sample's outputs is one of probabilities, in half precision too."""

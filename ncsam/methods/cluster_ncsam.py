@@ -11,7 +11,7 @@ from ncsam.methods.ncsam import NCSAM, CompensationOptions
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.simulated_noise import confidence_gaps
 from ncsam.methods.training_loss import TrainingLoss
-from ncsam.options import check_names
+from ncsam.options import check_at_least, check_names
 
 ITERATIONS = 10
 """Iterations of k-means; after these the clusters of a batch no longer change."""
@@ -103,11 +103,10 @@ class ClusterNCSAM(NCSAM):
         label_smoothing: float = 0.1,
         **shared: Unpack[CompensationOptions],
     ) -> None:
-        # `NCSAM` itself would not refuse an option that it has and that is not shared
+        # an option of `NCSAM` that is not shared is refused here, because `NCSAM` takes it
         check_names("cluster-ncsam", shared, CompensationOptions.__annotations__)
         super().__init__(model, loss_fn, project=project, label_smoothing=label_smoothing, **shared)
-        if clusters < 1:
-            raise ValueError(f"clusters: must be at least 1, got {clusters}")
+        check_at_least("clusters", clusters, 1)
         linear = [module for module in self.passes.module.modules() if isinstance(module, nn.Linear)]
         if not linear:
             raise ValueError(

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from ncsam.counted_mean import mean_over
-from ncsam.methods.batches import has_label
-from ncsam.methods.method import Method, check_share
+from ncsam.methods.known_losses import has_label
+from ncsam.methods.method import Method
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.weighing import part_of_rank
+from ncsam.options import check_share
 
 
 class CORES2(Method):

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot, softmax
 
-from ncsam.methods.method import check_share
-from ncsam.methods.mixtures import Mixture, check_mixing
+from ncsam.methods.mixtures import Mixture
 from ncsam.methods.passes import Passes
 from ncsam.methods.plain_loss import check_plain_cross_entropy, check_that_all_have_labels
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS, TrainingSet
 from ncsam.methods.two_networks import TwoNetworks
-from ncsam.options import check_at_least, check_not_negative
+from ncsam.options import check_at_least, check_not_negative, check_positive, check_share
 from ncsam.random_state import generator_from
 
 
@@ -77,7 +76,7 @@ class DivideMix(TwoNetworks):
         check_not_negative("weight", weight)
         check_share("threshold", threshold)
         check_share("ramp", ramp)
-        check_mixing(mixing)
+        check_positive("mixing", mixing)
         if not 0 < temperature <= 1:
             raise ValueError(f"temperature: must be above 0 and at most 1, got {temperature}")
         self.seed = seed

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot, softmax
 
-from ncsam.methods.method import check_share
-from ncsam.methods.mixtures import Mixture, check_mixing
+from ncsam.methods.mixtures import Mixture
 from ncsam.methods.plain_loss import check_plain_cross_entropy, check_that_all_have_labels
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS
 from ncsam.methods.two_networks import TwoNetworks
 from ncsam.methods.weight_average import WeightAverage
-from ncsam.options import check_at_least, check_below_1, check_not_negative
+from ncsam.options import check_at_least, check_below_1, check_not_negative, check_positive, check_share
 from ncsam.random_state import generator_from
 
 SMALLEST = 1e-4
@@ -77,7 +76,7 @@ class ELRPlus(TwoNetworks):
         check_at_least("seed", seed, 0)
         check_not_negative("strength", strength)
         check_below_1("momentum", momentum)
-        check_mixing(mixing)
+        check_positive("mixing", mixing)
         check_below_1("decay", decay)
         check_share("ramp", ramp)
         self.samples, self.seed = samples, seed

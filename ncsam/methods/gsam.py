@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.sam import SAM, SAMOptions
-from ncsam.methods.tensor_lists import added, inner_product, scaled
+from ncsam.methods.tensor_lists import added, inner_product, ratio, scaled
 from ncsam.methods.training_loss import TrainingLoss
 from ncsam.options import check_not_negative
 
@@ -37,7 +37,6 @@ class GSAM(SAM):
     def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:
         """Adds g_SAM - alpha (g - <g, g_SAM> g_SAM / ||g_SAM||^2) to `.grad`."""
         sharp = self.gradient_at(ascent.perturbation, inputs, targets, indices)
-        square = inner_product(sharp, sharp)
-        along = inner_product(ascent.gradient, sharp) / square.where(square > 0, square.new_ones(()))
+        along = ratio(inner_product(ascent.gradient, sharp), inner_product(sharp, sharp))
         orthogonal = added(ascent.gradient, scaled(sharp, along), alpha=-1.0)
         self.passes.accumulate(added(sharp, orthogonal, alpha=-self.alpha))

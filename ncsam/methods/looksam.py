@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from ncsam.methods.by_parameter import ByParameter
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.sam import SAM, SAMOptions
-from ncsam.methods.tensor_lists import added, inner_product, norm, scaled, scaled_to
+from ncsam.methods.tensor_lists import added, inner_product, norm, ratio, scaled, scaled_to
 from ncsam.methods.training_loss import TrainingLoss
-from ncsam.options import check_not_negative
+from ncsam.options import check_at_least, check_not_negative
 
 
 class LookSAM(SAM):
@@ -43,8 +43,7 @@ class LookSAM(SAM):
         **others: Unpack[SAMOptions],
     ) -> None:
         super().__init__(model, loss_fn, **others)
-        if every < 1:
-            raise ValueError(f"every: must be at least 1, got {every}")
+        check_at_least("every", every, 1)
         check_not_negative("alpha", alpha)
         self.every = every
         self.alpha = alpha
@@ -73,9 +72,9 @@ class LookSAM(SAM):
     def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:
         """Adds the gradient at the perturbed weights to `.grad`, and keeps its part that is orthogonal to g."""
         sharp = self.gradient_at(ascent.perturbation, inputs, targets, indices)
-        square = inner_product(ascent.gradient, ascent.gradient)
-        along = inner_product(ascent.gradient, sharp) / square.where(square > 0, square.new_ones(()))
-        kept = added(sharp, scaled(ascent.gradient, along), alpha=-1.0)
+        at_w = ascent.gradient
+        along = ratio(inner_product(at_w, sharp), inner_product(at_w, at_w))
+        kept = added(sharp, scaled(at_w, along), alpha=-1.0)
         # what overflowed is not kept, and the next step is one of SAM
         if torch.isfinite(norm(kept)):
             self.kept.keep(self.passes.module, kept)

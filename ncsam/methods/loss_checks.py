@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ncsam.methods.batches import Batch, rows_of, samples_in
+from ncsam.methods.batches import Batch, remedy_of_no_tensors, rows_of, samples_in
 from ncsam.methods.loss_and_slopes import ALLOWED, ALLOWED_IN_HALF, LossAndSlopes, slopes_add_up
 from ncsam.random_state import borrowed_generators
 
@@ -29,7 +29,7 @@ def checked_loss(loss_fn: Callable[..., Any], outputs: Any, targets: Batch, *ind
     except (RuntimeError, TypeError, IndexError, AttributeError) as error:
         if "memory" in str(error):
             raise
-        remedy = "; give torch.tensor(targets)" if isinstance(targets, list) else ""
+        remedy = remedy_of_no_tensors("targets", targets)
         if not isinstance(outputs, Tensor):
             key = next(iter(outputs), 0) if isinstance(outputs, Mapping) else 0
             remedy += (

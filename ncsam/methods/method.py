@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from ncsam.methods.arguments import with_known_arguments
@@ -21,6 +22,7 @@ from ncsam.methods.sharded import is_sharded
 from ncsam.methods.training_loss import TrainingLoss
 from ncsam.methods.training_set import TrainingSet
 from ncsam.methods.weight_checks import check_that_it_can_be_written, check_that_none_is_cached
+from ncsam.options import check_is_tensor, check_share
 
 FORMER_ATTRIBUTES = {
     "needs_peer": "peer",
@@ -224,6 +226,7 @@ class Method(ABC):
             The batch's mean loss at w, detached.
 
         Raises:
+            TypeError: a method that needs classes gets them in a list or a NumPy array.
             ValueError: `progress` is needed and was never set, or the method needs classes and got none.
             RuntimeError: another rank failed; the message has its number and the cause. An error in the middle of an
                 operation in which the ranks wait for each other ends its own rank alone.
@@ -261,6 +264,8 @@ class Method(ABC):
         self._check_processes(self.passes.model)
         self._check_weights()
         check_batch(inputs, targets)
+        if (self.requires.peer or self.requires.classes) and isinstance(targets, list | np.ndarray):
+            check_is_tensor("targets", targets, "of classes, int64 (batch,)")
         if self.requires.peer and self.passes.averages:
             raise ValueError(
                 f"average_over_ranks: {type(self).__name__} chooses among the samples of its own rank, and not of the "
@@ -338,9 +343,3 @@ class Method(ABC):
         self.gradient_count = state["gradient_count"]
         # a checkpoint of an earlier version does not say it
         self._follows_progress |= state.get("follows_progress", False)
-
-
-def check_share(name: str, value: float) -> None:
-    """Raises ValueError unless the value lies in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: must be a share in [0, 1], got {value}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ncsam.beta_draw import beta_draw
+from ncsam.mixture_draw import share_and_partner
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,9 @@ class Mixture:
         Raises:
             ValueError: the inputs are no tensor of floating-point numbers.
         """
-        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-            raise ValueError(
-                "inputs: only tensors of floating-point numbers can be mixed, such as images, and no tokens"
-            )
-        share = beta_draw(alpha, generator)
-        partner = torch.randperm(len(inputs), generator=generator, device="cpu")
-        return cls(max(share, 1 - share), partner.to(inputs.device, non_blocking=True))
+        share, partner = share_and_partner("inputs", inputs, alpha, generator)
+        return cls(max(share, 1 - share), partner)
 
     def of(self, rows: Tensor) -> Tensor:
         """The mixed rows."""
         return self.share * rows + (1 - self.share) * rows[self.partner]
-
-
-def check_mixing(alpha: float) -> None:
-    """Raises ValueError unless alpha is positive and finite."""
-    if not 0 < alpha < float("inf"):
-        raise ValueError(f"mixing: must be positive and finite, got {alpha}")

@@ -10,8 +10,8 @@ from typing import Any, Required, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.batches import Batch, OfBatch, ignored_label, rows_of
-from ncsam.methods.method import check_share
+from ncsam.methods.batches import Batch, OfBatch, rows_of
+from ncsam.methods.known_losses import ignored_label
 from ncsam.methods.perturbation import Ascent, Compensation, stored_batch_norm_statistics
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM
@@ -25,6 +25,7 @@ from ncsam.methods.simulated_noise import (
 )
 from ncsam.methods.tensor_lists import norm, project_onto_ball, scaled_to
 from ncsam.methods.training_loss import TrainingLoss
+from ncsam.options import check_share
 
 CHOICES = {
     "draw": ("low-margin", "uniform", "whole-batch"),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ncsam.methods.batches import ignored_label, is_known, is_sum
+from ncsam.methods.known_losses import ignored_label, is_known, is_sum
 from ncsam.methods.loss_checks import check_that_it_is_a_mean, checked_loss
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM

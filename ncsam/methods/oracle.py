@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ncsam.methods.batches import has_label
+from ncsam.methods.known_losses import has_label
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam import SAM

@@ -12,12 +12,13 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from ncsam.methods.batches import can_learn_from, rows_of
-from ncsam.methods.method import Method, check_share
+from ncsam.methods.method import Method
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.rank_means import has_ranks
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.training_loss import LossFunction
 from ncsam.methods.training_set import TrainingSet
+from ncsam.options import check_at_least, check_share
 from ncsam.random_state import borrowed_generators
 
 MOST_WEIGHT = 3.0
@@ -87,8 +88,7 @@ class PES(Method):
         if first + second + third >= 1:
             raise ValueError(f"third: first + second + third must be below 1, got {first + second + third}")
         layers = resettable_layers(self.passes.module)
-        if latter < 1:
-            raise ValueError(f"latter: must be at least 1, got {latter}")
+        check_at_least("latter", latter, 1)
         if latter >= len(layers):
             raise ValueError(
                 f"latter: must be below the number of the model's layers with weight matrices and reset_parameters(), "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ncsam.methods.batches import has_label, ignored_label
+from ncsam.methods.known_losses import has_label, ignored_label
 from ncsam.methods.training_loss import TrainingLoss
 
 

@@ -23,7 +23,7 @@ class RegCE(Method):
     Args:
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
-        decay: of the average, in a step; 0.999 is common, the paper's number was not at hand.
+        decay: of the average, in a step; 0.999 is common, and the paper may take another.
 
     Attributes:
         average: the average of the weights and buffers, whose network predicts.

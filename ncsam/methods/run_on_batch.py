@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ncsam.methods.batches import Batch
+from ncsam.methods.batches import Batch, remedy_of_no_tensors
 from ncsam.methods.call_checks import takes_by_name
 from ncsam.methods.loss_checks import check_that_inputs_fit
 
@@ -31,6 +31,7 @@ def run_on_batch(model: nn.Module, inputs: Batch, *, is_whole: bool = False) -> 
         check_that_inputs_fit(model, inputs, error)
         if isinstance(inputs, Tensor) or isinstance(error, RuntimeError):
             raise
+        remedy = remedy_of_no_tensors("inputs", inputs) or "; say by forward= how it is run"
         raise ValueError(
-            f"inputs: the model cannot be run on a {type(inputs).__name__}: {error}; say by forward= how it is run"
+            f"inputs: the model cannot be run on a {type(inputs).__name__}: {error}{remedy}"
         ) from error

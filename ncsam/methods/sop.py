@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot, softmax
 
 from ncsam.counted_mean import mean_over
-from ncsam.methods.batches import has_label, ignored_or_default
+from ncsam.methods.known_losses import has_label, ignored_or_default
 from ncsam.methods.method import Method
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.requirements import Requirements

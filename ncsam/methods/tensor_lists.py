@@ -57,6 +57,11 @@ def inner_product(first: list[Tensor], second: list[Tensor]) -> Tensor:
     return whole(torch.stack(products).sum())
 
 
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient of two scalars; the numerator where the denominator is 0, without waiting for a GPU to know it."""
+    return numerator / denominator.where(denominator > 0, denominator.new_ones(()))
+
+
 def scaled(tensors: list[Tensor], factor: Tensor | float) -> list[Tensor]:
     """All entries times one factor. The factor may be too large for half precision."""
     if _are_half(tensors):

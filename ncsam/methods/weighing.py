@@ -8,19 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ncsam.methods.batches import (
-    Batch,
-    Count,
-    check_batch,
-    is_known,
-    is_sum,
-    part_of_mean,
-    piece_sizes,
-    rows_of,
-    samples_in,
-    weight_of,
-)
+from ncsam.methods.batches import Batch, Count, check_batch, part_of_mean, piece_sizes, rows_of, samples_in
+from ncsam.methods.known_losses import is_known, is_sum, weight_of
 from ncsam.methods.training_loss import remembers_samples
+from ncsam.options import check_at_least
 
 
 @dataclass(frozen=True)
@@ -78,8 +69,8 @@ class Weighing:
         """
         check_batch(inputs, targets)
         samples = samples_in(inputs)
-        if size is not None and size < 1:
-            raise ValueError(f"micro_batch_size: must be at least 1, got {size}")
+        if size is not None:
+            check_at_least("micro_batch_size", size, 1)
         if size is None or samples is None or size >= samples:
             return [Piece(1.0, inputs, targets, indices)]
         parts = []

@@ -212,11 +212,12 @@ def test_what_somebody_is_writing_stays_and_what_a_dead_process_wrote_goes(undis
     machine = own.name.split(".")[-2].split("-")[0]
     elsewhere, long_ago = (out / dead.name.replace(machine, digit * 8) for digit in "01")
     checkpoints = [out / f"seed0.0123.ckpt.{number}.tmp" for number in (os.getpid(), process.pid)]
-    for path in (own, dead, elsewhere, long_ago, *checkpoints):
+    picture = dead.with_name(f"{dead.name}.gif")
+    for path in (own, dead, elsewhere, long_ago, picture, *checkpoints):
         path.touch()
     os.utime(long_ago, (0, 0))
     run_tiny(tmp_path, out)
-    assert set(out.rglob("*.tmp")) == {own, elsewhere, checkpoints[0]}
+    assert set(out.rglob("*.tmp*")) == {own, elsewhere, checkpoints[0]}
 
 
 def test_a_whole_number_for_the_same_decimal_one_is_named(tmp_path):

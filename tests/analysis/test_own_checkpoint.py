@@ -1,5 +1,6 @@
 """`ncsam measure CHECKPOINT --model ... --data ...`: the landscape of one's own model, without a script."""
 
+import hashlib
 import re
 import sys
 from pathlib import Path
@@ -129,6 +130,10 @@ def test_of_more_data_random_samples_are_measured_which_the_file_names(source, f
     assert "20 of 40 samples, drawn at random with seed 3" in capsys.readouterr().out
     with h5py.File("plain.pt.landscape.h5") as file:
         drawn = {name: file["measured_samples"][name][()] for name in ("positions", "total", "seed")}
+        about = dict(file.attrs)
+    digest = hashlib.sha256((folder / "plain.pt").read_bytes()).hexdigest()
+    assert (about["model"], about["data"], about["loss"]) == ("own_models:build", source, "cross-entropy")
+    assert (about["checkpoint"], about["checkpoint_sha256"], about["seed"]) == ("plain.pt", digest, 3)
     assert (drawn["total"], drawn["seed"], len(set(drawn["positions"]))) == (40, 3, 20)
     assert drawn["positions"].max() >= 20, "the first samples are no random ones"
     measured = model()

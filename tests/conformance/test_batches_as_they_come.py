@@ -179,7 +179,7 @@ ENDLESS = {
 @pytest.mark.parametrize("keep", ["auto", "all"])
 def test_data_that_never_end_are_refused_with_a_remedy(data, keep):
     with pytest.raises(
-        ValueError, match=r"^data: .* seems never to end; give data that end, such as \[\*itertools"
+        ValueError, match=r"^data: .* the data seem never to end; give data that end, such as \[\*itertools"
     ):
         Objective(network(), nn.CrossEntropyLoss(), ENDLESS[data](), keep=keep)
 

@@ -1,6 +1,7 @@
 """Losses and regularizers in unusual states: each is measured right, or refused with cause and remedy."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -111,3 +112,17 @@ def test_virtual_tokens_of_prompt_tuning_have_no_labels():
     logits, labels = torch.randn(4, 9, 7, generator=generator), torch.arange(24).view(4, 6) % 7
     found = tasks.next_token_loss(logits, {"labels": labels})
     assert found == cross_entropy(logits[:, 3:-1].flatten(0, 1), labels[:, 1:].flatten())
+
+
+@pytest.mark.parametrize("ignored", [-100, -1, 0])
+def test_a_causal_language_model_may_ignore_any_label(ignored):
+    words = torch.randint(1, 7, (6, 5), generator=torch.Generator().manual_seed(0))
+    labels = torch.where(torch.arange(5) > torch.arange(6)[:, None] % 3 + 1, ignored, words)
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7))
+    task = tasks.causal_language_model(ignored)
+    task["forward"] = lambda own, batch: own(batch["input_ids"])
+    loss = partial(tasks.next_token_loss, ignored=ignored)
+    found = Objective(model, loss, {"input_ids": words, "labels": labels}, **task).value()
+    counted = labels[:, 1:] != ignored
+    right = cross_entropy(model(words)[:, :-1][counted], labels[:, 1:][counted])
+    assert found == pytest.approx(right.item(), rel=1e-6)

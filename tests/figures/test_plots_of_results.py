@@ -1,6 +1,7 @@
 """`result.plot()` draws every result that has a figure, and a notebook shows it."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import figures
 from figures.of_results import draw
+from figures.topology import _in_order as basins_in_order
 from landscape import (
     GroupCurvature,
     LayerTraces,
@@ -111,6 +113,15 @@ def test_a_result_without_a_figure_has_no_plot_and_drawing_it_names_its_class():
 def test_what_did_not_converge_is_said_in_the_figure():
     assert "2 (not converged)" in texts(RESULTS["TopEigenvalues"].plot())
     assert "Open rings: 1 numbers that did not converge" in caption_of(track().plot())
+
+
+def test_a_tree_may_be_as_deep_as_there_are_basins():
+    count = 3000
+    deep = SimpleNamespace(parent=np.arange(-1, count - 1), saddle_loss=np.linspace(1, 0, count))
+    assert basins_in_order(deep) == list(range(count))
+    # of two basins that end in one, the one that ends first is nearest
+    wide = SimpleNamespace(parent=np.array([-1, 0, 0, 1]), saddle_loss=np.array([np.nan, 2.0, 1.0, 0.5]))
+    assert basins_in_order(wide) == [0, 2, 1, 3]
 
 
 def test_basins_are_drawn_on_their_surface_where_it_is_given_with_diagram_and_tree():

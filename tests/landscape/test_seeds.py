@@ -10,15 +10,17 @@ from torch import nn
 import landscape
 from landscape import (
     Objective,
+    average_sharpness,
     enough_samples,
     filter_normalized_directions,
     gradient_noise,
     line,
     sampling_error,
+    top_eigenvalues,
     trace,
 )
 from landscape.curvature.random_part import random_part
-from landscape.seeds import generator_for
+from landscape.seeds import generator_for, normal_like
 from ncsam import corrupt_labels
 
 SAMPLES, RATE = 1_500, 0.4
@@ -119,6 +121,48 @@ def test_another_purpose_draws_other_numbers(other):
 def test_a_purpose_and_a_seed_give_the_same_numbers_again(seed):
     once, again = (torch.rand(3, generator=generator_for("one", seed)) for _ in range(2))
     assert torch.equal(once, again)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_seed_draws_the_same_normal_numbers_in_every_dtype(dtype):
+    right = torch.randn(3 * 25_000, dtype=torch.float64, generator=generator_for("one", 5)).view(3, -1)
+    found = normal_like((3, 25_000), torch.empty((), dtype=dtype), generator_for("one", 5))
+    assert found.dtype == dtype
+    assert torch.equal(found, right.to(dtype))
+
+
+def drawn_directions(objective):
+    return filter_normalized_directions(objective, 2, seed=3).vectors.double().numpy()
+
+
+def of_noise(objective):
+    return average_sharpness(objective, sigma=0.5, max_draws=8, rtol=1e-9, seed=3).value
+
+
+def of_one_step_of_lanczos(objective):
+    return top_eigenvalues(objective, 1, max_products=1, seed=3).values
+
+
+@pytest.mark.parametrize("measure", [drawn_directions, of_noise, of_one_step_of_lanczos])
+def test_a_seed_means_the_same_draws_in_float32_and_in_float64(measure):
+    torch.manual_seed(0)
+    model, labels = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)), torch.arange(30) % 3
+    inputs = torch.randn(30, 5)
+    single, double = (
+        measure(Objective(model, nn.CrossEntropyLoss(), (inputs, labels), dtype=dtype))
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert single == pytest.approx(double, rel=1e-3, abs=1e-5)
+
+
+def test_no_measure_draws_in_the_dtype_or_on_the_device_of_the_weights():
+    package = Path(landscape.__file__).parent
+    drawing = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"randn\(|randn_like|normal_\(|torch\.Generator\([^)]", path.read_text())
+    }
+    assert drawing - set(OF_CHECKS) == {"seeds.py"}
 
 
 OF_CHECKS = (

@@ -55,6 +55,39 @@ def test_a_loss_in_the_place_of_a_batch_is_told():
         method.backward(cross_entropy(method.model(INPUTS), TARGETS))
 
 
+@pytest.mark.parametrize(
+    ("batch", "field"),
+    [
+        ((INPUTS.numpy(), TARGETS.numpy()), "inputs"),
+        ((INPUTS, TARGETS.numpy()), "targets"),
+        ((INPUTS.tolist(), TARGETS), "inputs"),
+        ((INPUTS, TARGETS.tolist()), "targets"),
+        (({"values": INPUTS.numpy()}, TARGETS), "inputs"),
+    ],
+)
+def test_a_batch_of_what_is_no_tensor_is_told_to_become_one(batch, field):
+    with pytest.raises(ValueError, match=rf"; give torch\.as_tensor\({field}\)"):
+        sam().backward(*batch)
+
+
+@pytest.mark.parametrize("targets", [TARGETS.numpy(), TARGETS.tolist()])
+def test_classes_that_are_no_tensor_are_told_to_become_one(targets):
+    method = NCSAM(network(), cross_entropy, rho=0.1, flip_ratio=0.4, strength=0.1, schedule="constant")
+    with pytest.raises(TypeError, match="^targets: must be a tensor .*; torch.as_tensor makes one"):
+        method.backward(INPUTS, targets)
+
+
+def test_a_forward_of_ones_own_may_take_arrays():
+    method = SAM(
+        network(),
+        lambda outputs, batch: cross_entropy(outputs, torch.from_numpy(batch[1])),
+        rho=0.1,
+        forward=lambda model, batch: model(torch.from_numpy(batch[0])),
+    )
+    loss = method.backward((INPUTS.numpy(), TARGETS.numpy()))
+    assert loss == pytest.approx(sam().backward(INPUTS, TARGETS).item())
+
+
 @pytest.mark.parametrize("name", ["step", "zero_grad"])
 def test_a_method_that_is_taken_for_an_optimizer_says_who_steps(name):
     with pytest.raises(
@@ -81,11 +114,6 @@ def test_images_of_bytes_are_told_to_become_floats():
 def test_inputs_on_another_device_than_the_model_are_named_with_it():
     with pytest.raises(ValueError, match="^inputs: lie on the device 'meta'.* on 'cpu'; load the data"):
         sam().backward(INPUTS.to("meta"), TARGETS)
-
-
-def test_labels_in_a_list_are_told_to_become_a_tensor():
-    with pytest.raises(ValueError, match="^loss_fn: fails on .*; give torch.tensor"):
-        sam().backward(INPUTS, TARGETS.tolist())
 
 
 def test_a_dict_of_arguments_with_separate_labels_is_run_by_name():

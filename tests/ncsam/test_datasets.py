@@ -169,6 +169,20 @@ def test_splits_that_do_not_fit_together_are_refused():
         Split(images(), torch.arange(5))
     with pytest.raises(ValueError, match="^mean, std"):
         Split(images(), torch.arange(6), MEAN)
+    with pytest.raises(ValueError, match=r"^mean: must be \(3,\)"):
+        Split(images(), torch.arange(6), MEAN[:2], STD)
+    with pytest.raises(ValueError, match="^pixels, targets: must have an axis of samples"):
+        Split(torch.tensor(1.0), torch.tensor(1))
+
+
+@pytest.mark.parametrize("given", [torch.Tensor.numpy, torch.Tensor.tolist], ids=["arrays", "lists"])
+@pytest.mark.parametrize("place", range(4))
+def test_a_split_of_what_is_no_tensor_is_refused(given, place):
+    parts = [images(), torch.arange(6), MEAN, STD]
+    parts[place] = given(parts[place])
+    name = ("pixels", "targets", "mean", "std")[place]
+    with pytest.raises(TypeError, match=f"^{name}: must be a tensor .*; torch.as_tensor makes one"):
+        Split(*parts)
 
 
 def test_the_statistics_are_those_of_the_pixels_channel_by_channel():

@@ -215,6 +215,18 @@ class TestAUMFilter:
         assert sorted(method.kept().nonzero().flatten().tolist()) == sorted(kept.tolist())
         assert method.gradient_count == pytest.approx(1 + 1 + 2 * 12 / 16)
 
+    def test_what_is_kept_is_chosen_once_and_anew_after_more_ranking_and_after_a_resume(self):
+        method = at(AUMFilter(network(), loss_fn, peer=network(seed=1), samples=16, removed=0.25), 0.25)
+        method.backward(*batch(), torch.arange(16))
+        first = method.kept()
+        assert method.kept() is first
+        method.backward(*batch(), torch.arange(16))
+        assert method.kept() is not first
+        other = AUMFilter(network(), loss_fn, peer=network(seed=1), samples=16, removed=0.25)
+        assert other.kept().all()
+        other.load_state_dict(method.state_dict())
+        assert torch.equal(other.kept(), method.kept())
+
     def test_a_batch_of_which_nothing_is_kept_has_no_gradient(self):
         method = at(AUMFilter(network(), loss_fn, peer=network(seed=1), samples=32, removed=0.5), 1.0)
         method.margins[:16] = -1

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from landscape.results.files import is_left_over
 from ncsam import whole_file
 from ncsam.whole_file import written_whole
 from tests.ncsam.small_training import train
@@ -36,6 +37,14 @@ def test_the_content_is_flushed_before_the_name_changes_and_the_name_after(tmp_p
     assert calls == [("flush", str(beside)), ("replace", str(path)), ("flush", str(tmp_path))]
     assert path.read_text() == "content"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_others_can_tell_whether_the_writer_has_died(tmp_path):
+    with written_whole(tmp_path / "run.ckpt") as beside:
+        beside.touch()
+        assert not is_left_over(beside)
+        of_the_dead = beside.with_name(beside.name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-"))
+        assert is_left_over(of_the_dead)
 
 
 def test_every_checkpoint_of_a_training_is_flushed(digits, tmp_path, calls):

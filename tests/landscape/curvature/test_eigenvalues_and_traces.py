@@ -89,6 +89,8 @@ def test_pyhessians_residuals_are_those_of_the_dense_hessian():
         dense @ theirs.vectors - theirs.vectors * torch.from_numpy(theirs.values), dim=0
     )
     np.testing.assert_allclose(theirs.residuals, truth.numpy(), rtol=1e-2)
+    # as its description says, whoever computed it
+    np.testing.assert_allclose(theirs.errors, 3 * theirs.residuals)
 
 
 @pytest.mark.parametrize(

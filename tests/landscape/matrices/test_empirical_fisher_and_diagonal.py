@@ -146,6 +146,17 @@ def test_a_diagonal_that_is_no_number_has_no_error_and_has_not_converged():
         assert not found.converged
 
 
+@pytest.mark.parametrize(
+    "product",
+    [lambda block: block, lambda block: torch.einsum("ij,jk->ik", 2 * torch.eye(50, dtype=D), block)],
+)
+def test_the_diagonal_asks_for_products_of_blocks_and_leaves_the_probes_as_they_are(product):
+    """An operator multiplies blocks (n, k), and may give back what it got."""
+    draws = torch.Generator().manual_seed(0)
+    found = diagonal_of(SymmetricOperator(product, 50), rtol=None, max_products=20, generator=draws)
+    np.testing.assert_allclose(found.values, product(torch.ones(50, 1, dtype=D)).flatten(), rtol=1e-10)
+
+
 def test_the_diagonal_ends_when_it_is_known_well_enough():
     matrix = torch.diag(torch.arange(1.0, 301.0, dtype=D)) + 0.01 * random_matrix(300)
     operator = SymmetricOperator.of_matrix(matrix)

@@ -166,10 +166,10 @@ def test_what_is_kept_fits_the_memory_budget_and_changes_no_product(budget):
     for _ in range(2):
         torch.testing.assert_close(objective.hvp(vectors), hessian @ vectors, rtol=1e-9, atol=1e-11)
         objective.ggnvp(vectors)
-        assert objective.kept_bytes <= budget
-    assert (objective.kept_bytes > 0) == (budget > 0)
+        assert objective.memory.used <= budget
+    assert (objective.memory.used > 0) == (budget > 0)
     objective.release()
-    assert objective.kept_bytes == 0
+    assert objective.memory.used == 0
 
 
 def test_an_objective_no_longer_used_frees_its_memory_at_once():
@@ -324,6 +324,6 @@ def test_a_copied_objective_counts_what_it_keeps_by_itself():
     vectors = some_vectors(objective.n_parameters)
     expected = objective.hvp(vectors)
     copied = copy.deepcopy(objective)
-    assert copied.kept_bytes == 0
+    assert copied.memory.used == 0
     torch.testing.assert_close(copied.hvp(vectors), expected)
-    assert copied.kept_bytes == objective.kept_bytes > 0
+    assert copied.memory.used == objective.memory.used > 0

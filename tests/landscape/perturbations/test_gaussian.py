@@ -102,8 +102,8 @@ class ScaledRises:
         noise = np.random.default_rng(seed).standard_normal((pairs, len(self.eigenvalues)))
         self.rises = (noise**2 @ self.eigenvalues)[:, None]
 
-    def at(self, sigma, pairs):
-        return sigma**2 * self.rises[:pairs]
+    def at(self, log_sigma, pairs):
+        return math.exp(2 * log_sigma) * self.rises[:pairs]
 
 
 def test_with_few_draws_the_interval_stays_wide_and_still_holds_the_truth():
@@ -152,6 +152,15 @@ def test_each_size_of_noise_is_evaluated_once():
     again, *_ = mean_rises(rises, 0.1, 1e-9, 8)
     assert (first, spent) == (again, rises.evaluations)
     assert spent == 16
+
+
+def test_the_search_for_sigma_evaluates_no_size_of_noise_twice():
+    rises = GaussianRises({"a": quadratic([1.0, 2.0], [0.0, 0.0])}, adaptive="none", seed=0, expected=100)
+    asked, find = [], rises._of_pairs
+    rises._of_pairs = lambda sigma, pairs: asked.append((sigma, pairs)) or find(sigma, pairs)
+    tolerated(rises, 0, 0.1, 0.1, 16, 0.1)
+    sizes = np.sort([sigma for sigma, pairs in asked if pairs.start == 0])
+    assert (np.diff(np.log(sizes)) > 1e-12).all()
 
 
 @pytest.mark.parametrize(

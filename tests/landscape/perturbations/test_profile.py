@@ -152,11 +152,18 @@ def test_sizes_can_be_given():
         ({"measures": []}, "measures: none is named"),
         ({"rtol": 0}, "rtol"),
         ({"steps": 0}, "steps"),
+        ({"layer": "typo"}, "layer: must be one of"),
+        ({"max_products": 1}, "max_products: xtrace needs at least 4, got 1"),
     ],
 )
 def test_bad_arguments_are_named(options, field):
+    given = objectives_of()
     with pytest.raises(ValueError, match=f"^{field}"):
-        sharpness_profile(objectives_of(), **options)
+        sharpness_profile(given, **options)
+    assert {each.gradients for each in given.values()} == {0}
+
+
+def test_bad_arguments_of_relative_flatness_are_named():
     objective = objectives_of()["test"]
     with pytest.raises(ValueError, match="^layer"):
         relative_flatness(objective, "1.bias")
