@@ -129,11 +129,9 @@ def _mean(values: pd.Series, digits: str, unit: str = "") -> str:
     if values.empty:
         return "not measured"
     mean = f"{values.mean():{digits}}{unit}"
-    return (
-        f"{mean} ± {values.std():{digits}}{unit} (n = {len(values)})"
-        if len(values) > 1
-        else f"{mean} (n = 1)"
-    )
+    if len(values) == 1:
+        return f"{mean} (n = 1)"
+    return f"{mean} ± {values.std():{'.2g' if 'g' in digits else digits}}{unit} (s.d., n = {len(values)})"
 
 
 def _claims(judgements: list[Judgement]) -> str:
