@@ -15,12 +15,20 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import image
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from figures.scale import contours_on, holes, kinds_of_directions, robust_range, what_levels_say, with_unit
+from figures.scale import (
+    color_bar,
+    contours_on,
+    grids_say,
+    holes,
+    kinds_of_directions,
+    robust_range,
+    round_losses,
+    what_levels_say,
+    with_unit,
+)
 from figures.style import (
     ONE_COLUMN,
     PLAIN,
@@ -29,8 +37,6 @@ from figures.style import (
     drawing,
     few_ticks,
     finish,
-    fitted,
-    logarithmic,
     new_figure,
 )
 from figures.whole_file import written_whole
@@ -122,7 +128,8 @@ class Animation:
         (title, surface), (low, high) = self.frames[index], self._range
         surfaces = [each for _, each in self.frames]
         ax = figure.subplots()
-        contours_on(ax, surface, low, high)
+        # the same lines in all frames
+        contours_on(ax, surface, low, high, round_losses(low, high))
         axes = [np.concatenate([getattr(each, name) for each in surfaces]) for name in ("alpha", "beta")]
         ax.set_xlim(axes[0].min(), axes[0].max())
         ax.set_ylim(axes[1].min(), axes[1].max())
@@ -139,16 +146,13 @@ class Animation:
         ax.set_ylabel("β")
         for axis in (ax.xaxis, ax.yaxis):
             few_ticks(axis, 4)
-        norm = LogNorm(low, high) if low > 0 else Normalize(low, high)
-        bar = figure.colorbar(ScalarMappable(norm, mpl.rcParams["image.cmap"]), ax=ax)
-        bar.set_label(fitted(with_unit(self._about["loss_name"], surfaces), 0.8 * figure.get_figheight()))
-        logarithmic(bar.ax.yaxis, np.array([low, high]), 6)
+        color_bar(figure, [ax], low, high, with_unit(self._about["loss_name"], surfaces))
         kinds = kinds_of_directions(each.direction_kind for each in surfaces)
         finish(
             figure,
             self._style,
-            f"{self._about['about']} Red plus: the model at that moment. {what_levels_say(self.frames, high)}"
-            f"{holes(self.frames)}α, β: multiples of two directions ({kinds}).",
+            f"{self._about['about']} Red plus: the model at that moment. {grids_say(self.frames, low, high)}"
+            f"{what_levels_say(self.frames, high)}{holes(self.frames)}α, β: multiples of two directions ({kinds}).",
         )
 
 
