@@ -160,7 +160,7 @@ def contours_on(
 
 
 def color_bar(
-    figure: Figure, axes: Sequence[Axes], low: float, high: float, name: str, **place: float
+    figure: Figure, axes: Sequence[Axes], low: float, high: float, name: str, **place: Any
 ) -> None:
     """The color bar of a scale. Its ticks are the round losses, all with their numbers; its label says "logarithmic".
 

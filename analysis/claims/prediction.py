@@ -1,6 +1,6 @@
 """Predictions of claims about measured quantities, and how a prediction becomes an effect.
 
-Each prediction is a small value with three methods. `describe()` is the prediction in words, written before the data.
+Each prediction is a small value with three methods. `describe()` is the prediction in words.
 `runs()` names the runs that it needs. `effect(table)` is the result of its test on a table of runs.
 """
 

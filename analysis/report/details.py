@@ -28,6 +28,10 @@ from landscape.results.wording import counted
 INDENT = 9
 """Columns of the labels at the left."""
 WHAT_P_MEANS = "p: after Holm's correction over the claims of one letter"
+WHAT_IS_LISTED = "What each claim predicts"
+WHAT_CHANGED_MEANS = (
+    "changed: what was changed in a claim after results had been seen; the others were written before"
+)
 MOST_MISSING = 3
 """Missing runs that are named; the report names all."""
 
@@ -50,6 +54,8 @@ def print_details(judgements: list[Judgement], console: Console, *, with_unmeasu
         style = STYLES.get(judgement.verdict, "yellow")
         _print_line(console, claim.id, judgement.verdict + measured, f"bold {style}")
         _print_line(console, "", f"{claim.statement} ({claim.place})", "bold")
+        if claim.changed:
+            _print_line(console, "changed", claim.changed, "dim")
         for label, text, how in _lines(judgement):
             _print_line(console, label, text, how)
         console.print()
@@ -96,7 +102,8 @@ def _numbers(effect: Effect) -> str:
 
 def print_claims(claims: Iterable[Claim], console: Console) -> None:
     """Prints what each claim predicts, and which runs its predictions need."""
-    console.print(Text("What each claim predicts, written before the data"), style="bold")
+    for line in (WHAT_IS_LISTED, WHAT_CHANGED_MEANS):
+        _print_line(console, "", line, "bold", indent=0)
     for claim in claims:
         console.print()
         _print_line(console, claim.id, f"{claim.statement} ({claim.place})", "bold")
@@ -105,6 +112,8 @@ def print_claims(claims: Iterable[Claim], console: Console) -> None:
             _print_line(console, label, prediction.describe(), "")
         for prediction in claim.controls:
             _print_line(console, "control", prediction.describe(), "dim")
+        if claim.changed:
+            _print_line(console, "changed", claim.changed, "")
         needs = list(dict.fromkeys(prediction.runs() for prediction in claim.predictions))
         _print_line(console, "needs", "; ".join(needs), "dim")
 

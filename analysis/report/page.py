@@ -167,7 +167,7 @@ def _section(judgement: Judgement, table: pd.DataFrame, histories: pd.DataFrame)
     is_measured = judgement.verdict != NOT_MEASURED
     drawn = FIGURES[claim.id](table, histories) if is_measured and claim.id in FIGURES else None
     return {
-        **{name: getattr(claim, name) for name in ("id", "statement", "place")},
+        **{name: getattr(claim, name) for name in ("id", "statement", "place", "changed")},
         "verdict": judgement.verdict,
         "measured": judgement.measured,
         "p": _deciding_p(judgement),
