@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -159,9 +160,7 @@ def contours_on(
         label.set_path_effects([withStroke(linewidth=1.5, foreground="0.15")])
 
 
-def color_bar(
-    figure: Figure, axes: Sequence[Axes], low: float, high: float, name: str, **place: Any
-) -> None:
+def color_bar(figure: Figure, axes: Sequence[Axes], low: float, high: float, name: str, **place: Any) -> None:
     """The color bar of a scale. Its ticks are the round losses, all with their numbers; its label says "logarithmic".
 
     Args:

@@ -52,6 +52,8 @@ def effect_of(
     margin: float = math.nan,
     null: tuple[float, float] = (0.0, 0.0),
     vacuous: bool = False,
+    limits: tuple[float, float] = (-math.inf, math.inf),
+    note: str = "",
 ) -> Effect:
     """The effect of a prediction whose quantity was measured. The arguments are attributes of `Effect`."""
     return Effect(
@@ -63,6 +65,8 @@ def effect_of(
         null=null,
         coverage=coverage,
         vacuous=vacuous,
+        limits=limits,
+        note=note,
     )
 
 

@@ -12,10 +12,11 @@ from rich.text import Text
 
 from analysis.claims import Claim, Judgement
 from analysis.claims.effect import NOT_MEASURED, Effect
-from analysis.claims.wording import p_in_words
+from analysis.claims.wording import p_in_words, without_number
 from analysis.report.numbers import interval
 from analysis.report.summary import (
     STYLES,
+    WHAT_P_MEANS,
     WHAT_PER_RATE_MEANS,
     WHAT_THE_STAR_MEANS,
     deciding,
@@ -27,7 +28,6 @@ from landscape.results.wording import counted
 
 INDENT = 9
 """Columns of the labels at the left."""
-WHAT_P_MEANS = "p: after Holm's correction over the claims of one letter"
 WHAT_IS_LISTED = "What each claim predicts"
 WHAT_CHANGED_MEANS = (
     "changed: what was changed in a claim after results had been seen; the others were written before"
@@ -95,7 +95,7 @@ def _numbers(effect: Effect) -> str:
     if effect.verdict == NOT_MEASURED:
         return f"{effect.name}: not measured, needs {effect.needs}"
     if not math.isfinite(effect.estimate):
-        return f"{effect.name}: {effect.verdict}"
+        return f"{effect.name}: {effect.verdict}, no number: {without_number(effect)}"
     size = f"{interval(effect)} {short_unit(effect)}".rstrip()
     return f"{effect.name}: {short_verdict(effect.verdict)}, {size}, {p_in_words(effect.deciding_p)}"
 

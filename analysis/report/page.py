@@ -208,7 +208,16 @@ def _forest(effects: list[Effect]) -> str:
     for effect in effects:
         common = {"unit": effect.unit, "margin": effect.margin, "verdict": effect.verdict}
         rows.append({**common, **_place(effect), "is_part": False})
-        rows += [{**common, **asdict(part), "is_part": True} for part in effect.parts]
+        rows += [
+            {
+                **common,
+                **asdict(part),
+                "low": effect.within(part.low, part.estimate),
+                "high": effect.within(part.high, part.estimate),
+                "is_part": True,
+            }
+            for part in effect.parts
+        ]
     found = pd.DataFrame(rows)
     return embedded(figures.forest(found)) if np.isfinite(found["estimate"]).any() else ""
 
