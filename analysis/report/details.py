@@ -28,6 +28,7 @@ from landscape.results.wording import counted
 
 INDENT = 9
 """Columns of the labels at the left."""
+WHAT_FAMILIES_ARE = "Controls are corrected apart, so that a number of two claims may have two p"
 WHAT_IS_LISTED = "What each claim predicts"
 WHAT_CHANGED_MEANS = (
     "changed: what was changed in a claim after results had been seen; the others were written before"
@@ -60,7 +61,7 @@ def print_details(judgements: list[Judgement], console: Console, *, with_unmeasu
             _print_line(console, label, text, how)
         console.print()
     if judged:
-        for words in (WHAT_P_MEANS, WHAT_THE_STAR_MEANS, WHAT_PER_RATE_MEANS):
+        for words in (WHAT_P_MEANS, WHAT_FAMILIES_ARE, WHAT_THE_STAR_MEANS, WHAT_PER_RATE_MEANS):
             _print_line(console, "", words, "dim", indent=0)
     if not with_unmeasured:
         print_unmeasured(judgements, console)

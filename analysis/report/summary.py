@@ -36,8 +36,7 @@ SHORT = {here: f"{general}*" for general, here in IN_THESE_CELLS.items()}
 """One word for each verdict that holds only for the cells at hand."""
 WHAT_THE_STAR_MEANS = "*: about the data at hand, not about others like them"
 WHAT_P_MEANS = (
-    "p: after Holm's correction over the claims of one letter, controls apart; a number of two letters has two p. "
-    "The interval is that of its effect alone: it may leave out 0 beside a p above 0.05"
+    "p: corrected over the claims of one letter; intervals are not, and may leave out 0 beside p > 0.05"
 )
 WHAT_PER_RATE_MEANS = f"{SHORT_PER_RATE}:{PER_RATE}"
 
