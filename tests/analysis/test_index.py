@@ -207,3 +207,25 @@ def test_a_run_file_whose_content_is_of_another_kind_is_broken_and_named(undistu
     rewritten(change)(path)
     with pytest.raises(store.BrokenFileError, match=r"file: .*run\.h5 (does not hold|is not to be trusted)"):
         store.read_record(path)
+
+
+def test_without_an_index_the_runs_that_are_there_are_judged(out, capsys):
+    """A study that was stopped before its end has run files and no index."""
+    whole = read_index(out).table
+    (out / "study.h5").unlink()
+    sorted(out.glob("runs/**/*.h5"))[1].unlink()
+    assert cli.main(["results", str(out)]) == 0
+    assert cli.main(["claims", str(out)]) == 0
+    assert "1 of 2 runs" in " ".join(capsys.readouterr().out.split())
+    assert len(store.read_table(out)) == 1 == len(whole) - 1
+
+
+def test_a_study_without_any_finished_run_says_so(out, capsys):
+    (out / "study.h5").unlink()
+    shutil.rmtree(out / "runs")
+    assert cli.main(["results", str(out)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "holds no study.h5; it cannot be made anew, as there is no whole run file; run 'ncsam study' again"
+        in said
+    )
