@@ -31,7 +31,9 @@ class Bound(Result):
     loss: str = described("loss in [0, 1]: zero-one, or cross-entropy clipped at 1 nat")
     clean_loss: float = described("left side: mean loss on clean test data")
     training_loss: float = described("mean loss on the training set with observed labels")
-    worst_loss: float = described("largest mean training loss found within the radius: a lower bound")
+    worst_loss: float = described(
+        "largest mean loss on the training set found within the radius: a lower bound"
+    )
     empirical: float = described("worst_loss / (1 - noise_rate)")
     sampling: float = described("1 / ((1 - noise_rate) sqrt(right_labels))")
     complexity: float = described("sqrt(X / (right_labels - 1))")

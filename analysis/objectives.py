@@ -8,6 +8,11 @@ from torch import nn
 
 from landscape import Objective
 
+MEASURED_LOSS = (
+    "mean cross-entropy in evaluation mode, whatever loss, weight decay or smoothing the training had"
+)
+"""The loss whose landscape a study measures. It is one for all methods, so that their landscapes can be compared."""
+
 
 def objective_of(model: nn.Module, data: Any, loss_fn: Any = None) -> Objective:
     """The mean loss of a model over (inputs, targets); cross-entropy if no loss is given.

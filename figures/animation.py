@@ -21,9 +21,11 @@ from matplotlib.patheffects import withStroke
 from figures.scale import (
     color_bar,
     contours_on,
+    grids_say,
     holes,
     kinds_of_directions,
     robust_range,
+    round_losses,
     what_levels_say,
     with_unit,
 )
@@ -126,7 +128,8 @@ class Animation:
         (title, surface), (low, high) = self.frames[index], self._range
         surfaces = [each for _, each in self.frames]
         ax = figure.subplots()
-        contours_on(ax, surface, low, high)
+        # the same lines in all frames
+        contours_on(ax, surface, low, high, round_losses(low, high))
         axes = [np.concatenate([getattr(each, name) for each in surfaces]) for name in ("alpha", "beta")]
         ax.set_xlim(axes[0].min(), axes[0].max())
         ax.set_ylim(axes[1].min(), axes[1].max())
@@ -148,8 +151,8 @@ class Animation:
         finish(
             figure,
             self._style,
-            f"{self._about['about']} Red plus: the model at that moment. {what_levels_say(self.frames, high)}"
-            f"{holes(self.frames)}α, β: multiples of two directions ({kinds}).",
+            f"{self._about['about']} Red plus: the model at that moment. {grids_say(self.frames, low, high)}"
+            f"{what_levels_say(self.frames, high)}{holes(self.frames)}α, β: multiples of two directions ({kinds}).",
         )
 
 

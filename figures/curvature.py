@@ -21,8 +21,8 @@ QUANTITIES = (
     ("sharpness", "worst-case sharpness (nat)"),
 )
 LOSSES = (
-    ("observed", "training loss,\nobserved labels"),
-    ("clean", "training loss,\ntrue labels"),
+    ("observed", "cross-entropy,\nobserved labels"),
+    ("clean", "cross-entropy,\ntrue labels"),
 )
 
 

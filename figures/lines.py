@@ -35,6 +35,7 @@ def lines(series: Series, *, about: str, width: float = TWO_COLUMNS, style: Styl
     drawn = [line for _, models in series for _, line in models]
     if not drawn:
         raise ValueError("series: holds no line")
+    losses = np.concatenate([line.loss for line in drawn])
     with style_sheet.drawing(style):
         look = style_sheet.looks(title for _, models in series for title, _ in models)
         figure = style_sheet.new_figure(width, 5.0)
@@ -43,12 +44,13 @@ def lines(series: Series, *, about: str, width: float = TWO_COLUMNS, style: Styl
             for name, line in models:
                 _curve(grid, column, name, line, look)
             # all columns have one scale
-            style_sheet.logarithmic(grid.axes[0, column].yaxis, np.concatenate([line.loss for line in drawn]))
+            style_sheet.logarithmic(grid.axes[0, column].yaxis, losses)
             grid.axes[1, column].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             style_sheet.few_ticks(grid.axes[1, column].yaxis)
             style_sheet.few_ticks(grid.axes[1, column].xaxis, 4)
         titles = [title for title, _ in series]
-        grid.label([with_unit("mean loss", drawn), "accuracy"], titles, "α")
+        scale = ", logarithmic" if grid.axes[0, 0].get_yscale() == "log" else ""
+        grid.label([with_unit("mean loss", drawn) + scale, "predicted as labeled"], titles, "α")
         # the panel at the upper right shows the last loss; in a turned grid, the first accuracy
         ends = {
             name: (float(line.alpha[-1]), float(line.accuracy[-1] if grid.is_turned else line.loss[-1]))
@@ -59,7 +61,8 @@ def lines(series: Series, *, about: str, width: float = TWO_COLUMNS, style: Styl
         style_sheet.finish(
             figure,
             style,
-            f"{about} The trained model is at α = 0. {bands}{holes(('', line) for line in drawn)}"
+            f"{about} The trained model is at α = 0. Predicted as labeled: share of the measured "
+            f"samples, by the labels of each loss. {bands}{holes(('', line) for line in drawn)}"
             f"α: multiple of a direction ({kinds_of_directions(line.direction_kind for line in drawn)}).",
         )
     return figure

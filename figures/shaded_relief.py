@@ -12,7 +12,16 @@ from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from figures.scale import finer, height_of, height_ticks, loss_at, robust_range, with_unit
+from figures.scale import (
+    finer,
+    grids_say,
+    height_of,
+    height_ticks,
+    loss_at,
+    robust_range,
+    scale_name,
+    with_unit,
+)
 from figures.style import PLAIN, TWO_COLUMNS, Style, drawing, finish, fitted, new_figure, points
 from landscape import Surface
 
@@ -80,9 +89,12 @@ def shaded_relief(
             middle, under = (index + 0.5) / len(panels), 1.4 * points("large") * (1 + title.count("\n")) / 72
             figure.text(middle, 0.99, title, ha="center", va="top", fontsize="large", fontweight="bold")
             figure.text(middle, 0.99 - under / tall, numbers, ha="center", va="top")
-        scale = "logarithmic" if low > 0 else "linear"
+        named = [("", surface) for surface in surfaces]
         finish(
-            figure, style, f"{about} Height: {with_unit(loss_name, surfaces)}, {scale}, one scale.".strip()
+            figure,
+            style,
+            f"{about} Height: {with_unit(loss_name, surfaces)}, {scale_name(low)}, one scale. "
+            f"{grids_say(named, low, high)}".strip(),
         )
     return figure
 

@@ -58,6 +58,8 @@ OUTERMOST = (0.5, 99.5)
 """Percentiles at the ends of histograms, so that a few far values do not squeeze all others."""
 MOST_DECADES = 3
 """A logarithmic axis of more decades has one tick a decade."""
+LOGARITHMIC = "Axes whose ticks grow by factors are logarithmic."
+"""Said below each figure that has such an axis, unless its caption names the scale itself."""
 CHARACTERS = 135
 """Characters to an inch, times the points of the text."""
 
@@ -183,6 +185,9 @@ def finish(figure: Figure, style: Style, caption: str) -> None:
         for axis, size in sizes.items():
             chosen = points(size) if isinstance(size, str) else size
             ax.tick_params(axis=axis, labelsize=chosen, labelfontfamily=family)  # type: ignore[arg-type]
+    said = " ".join([caption, *(ax.get_ylabel() for ax in figure.axes)]).lower()
+    if "logarithmic" not in said and any("log" in (ax.get_xscale(), ax.get_yscale()) for ax in figure.axes):
+        caption = f"{caption.strip()} {LOGARITHMIC}"
     if style.caption and caption.strip():
         text = fitted(caption.strip(), figure.get_figwidth() - 0.1, "small")
         figure.set_figheight(figure.get_figheight() + 1.25 * points("small") / 72 * (1 + text.count("\n")))

@@ -18,12 +18,15 @@ from figures.scale import (
     color_bar,
     contours_on,
     finer,
+    grids_say,
     height_of,
     height_ticks,
     holes,
     kinds_of_directions,
     loss_at,
     robust_range,
+    round_losses_of,
+    scale_name,
     what_levels_say,
     with_unit,
 )
@@ -49,7 +52,8 @@ def contours(
 ) -> Figure:
     """Contours of the loss, one panel a model, the model and the lowest point of the grid marked.
 
-    Between the measured points a cubic spline is drawn, unless points without a finite loss leave holes.
+    Between the measured points a cubic spline is drawn where it is right, else the field is linear (`scale.is_smooth`);
+    the caption says which. Each panel has about 5 to 9 lines at round losses.
 
     Args:
         surfaces: (title, surface) of each model.
@@ -88,13 +92,21 @@ def contours(
             ax.set_title(shown)
             ax.set_aspect(_aspect(surfaces))
         _label_planes(grid, len(surfaces))
-        color_bar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
-        walked = "White line: the training's path. " if paths else ""
+        name = with_unit(loss_name, (surface for _, surface in surfaces))
+        color_bar(figure, axes, low, high, name)
+        walked = "White line with dots: the training's path. " if paths else ""
+        numbered = {tuple(round_losses_of(surface, low, high)) for _, surface in surfaces}
+        own = (
+            "Numbered lines: loss, other losses in other panels. "
+            if len(numbered) > 1
+            else "Numbered lines: loss. "
+        )
         style_sheet.finish(
             figure,
             style,
-            f"{about} Red plus: the trained model; white cross: lowest point of the grid. {walked}"
-            f"{what_levels_say(surfaces, high)}{holes(surfaces)}{_axes(surfaces)}",
+            f"{about} Red plus: the trained model; white cross: lowest point of the grid. {walked}{own}"
+            f"{_what_centers_say(surfaces)}{grids_say(surfaces, low, high)}{what_levels_say(surfaces, high)}"
+            f"{holes(surfaces)}{_axes(surfaces)}",
         )
     return figure
 
@@ -177,12 +189,13 @@ def relief(
             ax.set_ylabel("β", labelpad=-10)
             ax.tick_params(pad=-3)
             ax.view_init(elev=28, azim=-60)
-        color_bar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
-        scale = "logarithmic" if low > 0 else "linear"
+        name = with_unit(loss_name, (surface for _, surface in surfaces))
+        color_bar(figure, axes, low, high, name)
         style_sheet.finish(
             figure,
             style,
-            f"{about} Height: loss, {scale}. {what_levels_say(surfaces, high)}{holes(surfaces)}{_axes(surfaces)}",
+            f"{about} Height: loss, {scale_name(low)}. {grids_say(surfaces, low, high)}"
+            f"{what_levels_say(surfaces, high)}{holes(surfaces)}{_axes(surfaces)}",
         )
     return figure
 
@@ -196,10 +209,20 @@ def _rows_and_columns(panels: int, width: float) -> tuple[int, int]:
 
 
 def _center(surface: Surface) -> str:
-    """Loss and accuracy of the model itself; no accuracy if targets are not classes."""
+    """The model's own loss, and the share of its samples that it predicts as labeled; no share without classes."""
     loss = f"{surface.center_loss:.2f}" if abs(surface.center_loss) >= 0.1 else f"{surface.center_loss:.2g}"
     accuracy = surface.center_accuracy
-    return f"center {loss}" + (f", accuracy {accuracy:.1%}" if np.isfinite(accuracy) else "")
+    return f"center {loss}" + (f", {accuracy:.1%} as labeled" if np.isfinite(accuracy) else "")
+
+
+def _what_centers_say(surfaces: Titled[Surface]) -> str:
+    """What the numbers above the panels are, for a caption."""
+    if not any(np.isfinite(surface.center_accuracy) for _, surface in surfaces):
+        return "Center: the trained model's loss. "
+    return (
+        "Center: the trained model's loss, and the share of the measured samples that it predicts as this loss's "
+        "labels say. "
+    )
 
 
 def _aspect(surfaces: Titled[Surface]) -> Literal["auto", "equal"]:

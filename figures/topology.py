@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from figures.panels import panel_grid
-from figures.scale import contours_on, holes, robust_range, with_unit
+from figures.scale import contours_on, grids_say, holes, robust_range, with_unit
 from figures.style import (
     COLORS,
     PLAIN,
@@ -55,8 +55,9 @@ def basins(
         axes = list(panel_grid(figure, 1, panels, HEIGHT, share_x=False, share_y=False).axes[0])
         said = ""
         if surface is not None:
-            _on_surface(axes[0], surface, topology)
-            said = holes([("", surface)])
+            low, high = robust_range([surface.loss])
+            _on_surface(axes[0], surface, topology, low, high)
+            said = grids_say([("", surface)], low, high) + holes([("", surface)])
         _diagram(axes[-2], topology)
         _tree(axes[-1], topology)
         unit = f" ({topology.loss_unit})" if topology.loss_unit else ""
@@ -75,9 +76,9 @@ def basins(
     return figure
 
 
-def _on_surface(ax: Axes, surface: Surface, topology: Topology) -> None:
+def _on_surface(ax: Axes, surface: Surface, topology: Topology, low: float, high: float) -> None:
     ax.grid(visible=False)
-    contours_on(ax, surface, *robust_range([surface.loss]))
+    contours_on(ax, surface, low, high)
     for basin in np.flatnonzero(topology.parent >= 0):
         ends = [topology.alpha[basin], topology.saddle_alpha[basin]]
         ax.plot(

@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 
 from figures import style as style_sheet
 from figures.panels import panel_grid
-from figures.scale import contours_on, holes, robust_range, what_levels_say, with_unit
+from figures.scale import contours_on, grids_say, holes, robust_range, scale_name, what_levels_say, with_unit
 from figures.style import PLAIN, TWO_COLUMNS, Style, Titled
 from landscape import Surface, Trajectory
 from landscape.results.wording import percent
@@ -59,8 +59,9 @@ def trajectories(
             plane.grid(visible=False)
             low, high = robust_range([surface.loss])
             contours_on(plane, surface, low, high)
-            said = f"Contours: {with_unit(loss_name, [surface])}. " + what_levels_say([("", surface)], high)
-            said += holes([("", surface)])
+            shown = [("", surface)]
+            said = f"Contours: {with_unit(loss_name, [surface])}; shades: {scale_name(low)}. "
+            said += grids_say(shown, low, high) + what_levels_say(shown, high) + holes(shown)
         for index, (title, trajectory) in enumerate(named):
             _path(plane, trajectory, look[title], title, rim=surface is not None)
             _distance(beside, trajectory, index, look[title])

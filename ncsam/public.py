@@ -17,6 +17,7 @@ from ncsam.history import History
 from ncsam.label_noise import (
     NOISE_KINDS,
     NOISE_REGISTRY,
+    Corruption,
     NoiseKind,
     NoisyLabels,
     corrupt_labels,
@@ -106,6 +107,7 @@ __all__ = [
     "ClusterNCSAM",
     "CoTeaching",
     "ConfidentJoint",
+    "Corruption",
     "Dataset",
     "Detection",
     "DetectionQuality",

@@ -96,5 +96,6 @@ CLAIMS = (
             *(Level(f"layer_before_{name}", SGD, 1) for name in ("trace", "loss")),
             Trend("trace_rise", SGD, 1),
         ],
+        changed="its first control asked for a share above 0 at first, which could not fail; now for one above 1/2",
     ),
 )

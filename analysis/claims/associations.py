@@ -77,6 +77,7 @@ class Association:
         return effect_of(
             self,
             unit=unit,
+            limits=(-1.0, 1.0),
             finding=rank_association(
                 cell_names(noisy),
                 noisy["method"],
@@ -136,6 +137,7 @@ class Information:
         return effect_of(
             self,
             unit=SHARE,
+            limits=(-1.0, 1.0),
             finding=conditional_information(
                 cell_names(noisy), noisy["method"], x, y, hyperparameters_of(noisy)
             ),

@@ -91,7 +91,12 @@ class Best:
             counted="seeds in cells",
         )
         effect = effect_of(
-            self, unit=what.unit, finding=found, margin=what.margin, coverage=coverage_of_all(runs, [what])
+            self,
+            unit=what.unit,
+            finding=found,
+            margin=what.margin,
+            coverage=coverage_of_all(runs, [what]),
+            limits=what.limits_of_difference,
         )
         # whatever place is predicted, its best value is better than the best other one
         return replace(effect, predicted=1)

@@ -37,6 +37,7 @@ class Claim:
         place: the place in the paper, or another source.
         predictions: predictions about measured quantities; all of them enter the verdict.
         controls: effects that help to explain the verdict but do not enter it.
+        changed: what was changed in the claim after results had been seen; empty if it stands as it was written.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Claim:
     place: str
     predictions: Sequence[Prediction]
     controls: Sequence[Prediction] = ()
+    changed: str = ""
 
     @property
     def family(self) -> str:
@@ -197,6 +199,7 @@ def write_json(judgements: list[Judgement], path: Path) -> None:
             "id": judgement.claim.id,
             "statement": judgement.claim.statement,
             "place": judgement.claim.place,
+            "changed": judgement.claim.changed,
             "verdict": judgement.verdict,
             "measured": judgement.measured,
             "missing": judgement.missing,
@@ -226,6 +229,9 @@ def _plain(effect: Effect) -> dict[str, object]:
         "estimand": effect.estimand,
         "samples": effect.samples,
         **_numbers(effect.test),
+        "low": _without_nan(effect.low),
+        "high": _without_nan(effect.high),
+        "note": effect.note,
         "these_cells": _numbers(finding.these),
         "data_and_noise_like_these": _numbers(finding.like_these),
         "series": finding.series,

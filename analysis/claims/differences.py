@@ -22,7 +22,15 @@ from analysis.claims.prediction import (
     not_measured,
 )
 from analysis.claims.quantities import Quantity, quantity
-from analysis.claims.variants import CELL, UNCHANGED, Variant, changes, select, select_both
+from analysis.claims.variants import (
+    CELL,
+    UNCHANGED,
+    Variant,
+    changes,
+    select,
+    select_both,
+    unequal_choices,
+)
 
 
 def null_of(sign: int, margin: float) -> tuple[float, float]:
@@ -125,6 +133,8 @@ def paired_difference(
         coverage=sum(
             (coverage(side.grid, side.runs, side.title, [what]) for side in (more, less)), Coverage()
         ),
+        limits=what.limits_of_difference,
+        note=unequal_choices(more.runs, less.runs, (more.title, less.title)),
     )
 
 
@@ -241,4 +251,5 @@ class Level:
             null=null,
             coverage=covered,
             vacuous=what.never_negative and self.sign == 1 and not self.non_inferior,
+            limits=what.limits,
         )

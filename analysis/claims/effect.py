@@ -63,6 +63,8 @@ class Effect:
         coverage: the runs that are missing or did not converge.
         needs: what must be run or measured first; empty if nothing is missing.
         vacuous: whether the prediction could not fail in any of these runs.
+        limits: the smallest and the largest value that the effect can have.
+        note: what the reader should know of the comparison; empty if nothing.
         tests: number of effects of the family, which share an error rate.
         equivalences: number of equivalences of the family, which share another one.
         adjusted: the p-values (effect, equivalence, reversal) after Holm's correction over the family. If given, they
@@ -78,6 +80,8 @@ class Effect:
     coverage: Coverage = Coverage()
     needs: str = ""
     vacuous: bool = False
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    note: str = ""
     tests: int = 1
     equivalences: int = 1
     adjusted: tuple[float, float, float] | None = None
@@ -99,13 +103,19 @@ class Effect:
 
     @property
     def low(self) -> float:
-        """Lower end of the 95% interval."""
-        return self.test.low
+        """Lower end of the 95% interval, which holds no value that the effect cannot have."""
+        return self.within(self.test.low, self.estimate)
 
     @property
     def high(self) -> float:
-        """Upper end of the 95% interval."""
-        return self.test.high
+        """Upper end of the 95% interval, which holds no value that the effect cannot have."""
+        return self.within(self.test.high, self.estimate)
+
+    def within(self, end: float, estimate: float) -> float:
+        """The end of an interval about an estimate, cut at the values that the effect can have."""
+        low, high = min(self.limits[0], estimate), max(self.limits[1], estimate)
+        # NaN, the end of no interval, stays NaN
+        return float(np.clip(end, low, high)) if math.isfinite(estimate) else end
 
     @property
     def samples(self) -> int:

@@ -72,5 +72,6 @@ CLAIMS = (
             for name in EQUAL_LOSS
             if name != "jacobian_trace"
         ],
+        changed="the rule for the level of the loss was changed, and a second level was added",
     ),
 )

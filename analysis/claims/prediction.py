@@ -1,6 +1,6 @@
 """Predictions of claims about measured quantities, and how a prediction becomes an effect.
 
-Each prediction is a small value with three methods. `describe()` is the prediction in words, written before the data.
+Each prediction is a small value with three methods. `describe()` is the prediction in words.
 `runs()` names the runs that it needs. `effect(table)` is the result of its test on a table of runs.
 """
 
@@ -52,6 +52,8 @@ def effect_of(
     margin: float = math.nan,
     null: tuple[float, float] = (0.0, 0.0),
     vacuous: bool = False,
+    limits: tuple[float, float] = (-math.inf, math.inf),
+    note: str = "",
 ) -> Effect:
     """The effect of a prediction whose quantity was measured. The arguments are attributes of `Effect`."""
     return Effect(
@@ -63,6 +65,8 @@ def effect_of(
         null=null,
         coverage=coverage,
         vacuous=vacuous,
+        limits=limits,
+        note=note,
     )
 
 

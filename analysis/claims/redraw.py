@@ -81,5 +81,6 @@ CLAIMS = (
             if name != "jacobian_trace"
             for level in LEVELS
         ],
+        changed="the rule for the level of the loss was changed twice; read its p-values as those of an exploration",
     ),
 )

@@ -46,5 +46,6 @@ CLAIMS = (
                 for method in (RANDOM_FLIPS, OPPOSITE_SIGN)
             ),
         ],
+        changed="written when the means of F2's methods were known; read its p-values as those of an exploration",
     ),
 )

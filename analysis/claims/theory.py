@@ -43,5 +43,6 @@ CLAIMS = (
             Trend("bound_zero_one_right", SGD, 1),
             Trend("bound_cross_entropy_empirical", SGD, 1),
         ],
+        changed="its prediction on the sampling term could not fail and is a control now",
     ),
 )

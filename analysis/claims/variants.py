@@ -184,6 +184,22 @@ def _is_tuned_like(runs: pd.DataFrame, others: pd.DataFrame) -> bool:
     )
 
 
+def unequal_choices(first: pd.DataFrame, second: pd.DataFrame, titles: tuple[str, str]) -> str:
+    """A sentence where one method's hyper-parameters were chosen from candidates and the other's were set by hand.
+
+    It is empty where both were chosen, both set by hand, or one has none of those in `TUNED`.
+    """
+    if "candidates" not in first or first.empty or second.empty:
+        return ""
+    candidates = [int(runs["candidates"].max()) for runs in (first, second)]
+    sides = sorted(zip(candidates, titles, (first, second), strict=True), key=lambda side: side[0])
+    (fewest, by_hand, runs), (most, chosen, _) = sides
+    has_values = any(option_of(runs, name).fillna(0).ne(0).any() for name in TUNED)
+    if not (fewest == 1 < most and has_values):
+        return ""
+    return f"{chosen} was chosen from {most} candidates, {by_hand} has values set by hand."
+
+
 def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Variant) -> pd.DataFrame:
     compared = select(table, Variant(variant.title, variant.name, variant.settings))
     radius = compared.assign(compared_rho=option_of(compared, "rho"))[[*CELL, "compared_rho"]]

@@ -70,6 +70,7 @@ def conclusion(effect: Effect) -> str:
         sentences.append("There is a difference beyond the margin, where none was predicted.")
     elif verdict == INCONCLUSIVE and not effect.lost:
         sentences.append(_open(effect))
+    sentences.append(effect.note)
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -104,7 +105,8 @@ def _about(effect: Effect) -> str:
     these = finding.these
     if not math.isfinite(these.low) or these.method == effect.test.method:
         return f"{said}."
-    return f"{said}; of the {named} themselves the 95% interval is [{these.low:+.3g}, {these.high:+.3g}]."
+    low, high = (effect.within(end, these.estimate) for end in (these.low, these.high))
+    return f"{said}; of the {named} themselves the 95% interval is [{low:+.3g}, {high:+.3g}]."
 
 
 def _coverage(effect: Effect) -> list[str]:
@@ -167,6 +169,16 @@ def _no_test_without_spread(effect: Effect) -> str:
     return f"The {counted} have no spread within cells, and the cells do not all lie on one side{cells}: no test."
 
 
+def without_number(effect: Effect) -> str:
+    """Why a measured effect has no number: the runs that did not converge, were lost or are missing."""
+    found = effect.coverage
+    parts = [f"{found.not_converged} of {found.runs} runs not converged"] if found.not_converged else []
+    parts += effect.missing[:MOST_NAMED]
+    if len(effect.missing) > MOST_NAMED:
+        parts.append(f"{len(effect.missing) - MOST_NAMED} more")
+    return "; ".join(parts) or effect.test.method
+
+
 def _could_have_found(effect: Effect, test: Test, level: float) -> list[str]:
     unit = f" {effect.unit}" if effect.unit else ""
     if test.smallest_p >= level:
@@ -175,8 +187,12 @@ def _could_have_found(effect: Effect, test: Test, level: float) -> list[str]:
             f"{effect.tests} tests in the family ask for {level:.2g}."
         ]
     found = detectable_effect(test, level) + max(effect.null)
-    if not math.isfinite(found) or (test.counted == "families" and found >= 1):
+    if not math.isfinite(found):
         return []
+    if found >= max(map(abs, effect.limits)):
+        return [
+            f"No possible effect would have been found four times in five with these {test.units} {test.counted}."
+        ]
     return [
         f"An effect of {found:.2g}{unit} would have been found four times in five with these {test.units} "
         f"{test.counted}."

@@ -50,6 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"ncsam: error: {escape(printable(text))}", style="red", highlight=False
         )
         return 2
+    except Exception as error:
+        from analysis.plan.own_parts import fault_of_own_parts
+
+        text = fault_of_own_parts(error)
+        if not text:
+            raise
+        Console(stderr=True, soft_wrap=True).print(
+            f"ncsam: error: {escape(printable(' '.join(text.split())))}", style="red", highlight=False
+        )
+        return 2
     except KeyboardInterrupt:
         console.print("\nstopped; what is finished is kept, and the same command goes on from there")
         return 130

@@ -35,7 +35,10 @@ def print_info(path: Path, console: Console) -> None:
     Raises:
         FileNotFoundError: the path does not exist, or the folder is no study's.
         StoreError: no run has finished, or the file is not a run's.
+        ValueError: the file is a study file.
     """
+    if path.suffix == ".toml" and path.is_file():
+        raise ValueError(f"path: {path} is a study file; name its folder: ncsam info {path.parent}")
     if path.is_dir():
         _print_folder(path, console)
     elif path.name == INDEX:

@@ -30,4 +30,11 @@ def one_of(value: str, known: Collection[str]) -> str:
 
 def one_of_or_own(value: str, known: Collection[str], context: Any) -> str:
     """As `one_of`, but unknown values pass in a configuration that is only read and names the user's parts."""
-    return value if context and context.get(OWN_PARTS) else one_of(value, known)
+    if context and context.get(OWN_PARTS):
+        return value
+    try:
+        return one_of(value, known)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; a part of your own needs --with FILE, the file that registers it"
+        ) from None

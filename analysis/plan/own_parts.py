@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import traceback
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,6 +77,22 @@ def read_own_part(path: Path) -> OwnPart:
     part = OwnPart(path.name, path.read_bytes())
     part.run()
     return part
+
+
+def fault_of_own_parts(error: Exception) -> str:
+    """One line for an error that a part of the user's may have caused; empty if no file of the user was executed.
+
+    It names the last line of the user's file on the way to the error. If there is none, a part that was called or read
+    is not what its registry takes.
+    """
+    if not LOADED:
+        return ""
+    names = {part.name for part in LOADED.values()}
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in names]
+    where = (
+        f"{lines[-1].filename}, line {lines[-1].lineno}" if lines else f"a part of {', '.join(sorted(names))}"
+    )
+    return f"--with: {where}: {type(error).__name__}: {error}; docs/own_parts.md says what each part takes and returns"
 
 
 def named(parts: list[OwnPart]) -> dict[str, str]:

@@ -12,10 +12,11 @@ from rich.text import Text
 
 from analysis.claims import Claim, Judgement
 from analysis.claims.effect import NOT_MEASURED, Effect
-from analysis.claims.wording import p_in_words
+from analysis.claims.wording import p_in_words, without_number
 from analysis.report.numbers import interval
 from analysis.report.summary import (
     STYLES,
+    WHAT_P_MEANS,
     WHAT_PER_RATE_MEANS,
     WHAT_THE_STAR_MEANS,
     deciding,
@@ -27,7 +28,11 @@ from landscape.results.wording import counted
 
 INDENT = 9
 """Columns of the labels at the left."""
-WHAT_P_MEANS = "p: after Holm's correction over the claims of one letter"
+WHAT_FAMILIES_ARE = "Controls are corrected apart, so that a number of two claims may have two p"
+WHAT_IS_LISTED = "What each claim predicts"
+WHAT_CHANGED_MEANS = (
+    "changed: what was changed in a claim after results had been seen; the others were written before"
+)
 MOST_MISSING = 3
 """Missing runs that are named; the report names all."""
 
@@ -50,11 +55,13 @@ def print_details(judgements: list[Judgement], console: Console, *, with_unmeasu
         style = STYLES.get(judgement.verdict, "yellow")
         _print_line(console, claim.id, judgement.verdict + measured, f"bold {style}")
         _print_line(console, "", f"{claim.statement} ({claim.place})", "bold")
+        if claim.changed:
+            _print_line(console, "changed", claim.changed, "dim")
         for label, text, how in _lines(judgement):
             _print_line(console, label, text, how)
         console.print()
     if judged:
-        for words in (WHAT_P_MEANS, WHAT_THE_STAR_MEANS, WHAT_PER_RATE_MEANS):
+        for words in (WHAT_P_MEANS, WHAT_FAMILIES_ARE, WHAT_THE_STAR_MEANS, WHAT_PER_RATE_MEANS):
             _print_line(console, "", words, "dim", indent=0)
     if not with_unmeasured:
         print_unmeasured(judgements, console)
@@ -89,14 +96,15 @@ def _numbers(effect: Effect) -> str:
     if effect.verdict == NOT_MEASURED:
         return f"{effect.name}: not measured, needs {effect.needs}"
     if not math.isfinite(effect.estimate):
-        return f"{effect.name}: {effect.verdict}"
+        return f"{effect.name}: {effect.verdict}, no number: {without_number(effect)}"
     size = f"{interval(effect)} {short_unit(effect)}".rstrip()
     return f"{effect.name}: {short_verdict(effect.verdict)}, {size}, {p_in_words(effect.deciding_p)}"
 
 
 def print_claims(claims: Iterable[Claim], console: Console) -> None:
     """Prints what each claim predicts, and which runs its predictions need."""
-    console.print(Text("What each claim predicts, written before the data"), style="bold")
+    for line in (WHAT_IS_LISTED, WHAT_CHANGED_MEANS):
+        _print_line(console, "", line, "bold", indent=0)
     for claim in claims:
         console.print()
         _print_line(console, claim.id, f"{claim.statement} ({claim.place})", "bold")
@@ -105,6 +113,8 @@ def print_claims(claims: Iterable[Claim], console: Console) -> None:
             _print_line(console, label, prediction.describe(), "")
         for prediction in claim.controls:
             _print_line(console, "control", prediction.describe(), "dim")
+        if claim.changed:
+            _print_line(console, "changed", claim.changed, "")
         needs = list(dict.fromkeys(prediction.runs() for prediction in claim.predictions))
         _print_line(console, "needs", "; ".join(needs), "dim")
 

@@ -22,11 +22,11 @@ from ncsam.options import nearest
 FORMATS = ("pdf", "png")
 DRAWN = "drawn"
 """Name of the file that says which runs the figures show. It is written last."""
-SPECTRUM_NAME = "Hessian of the training loss with observed labels"
+SPECTRUM_NAME = "Hessian of the cross-entropy with observed labels"
 LOSS_NAMES = {
-    "observed": "training loss, observed labels",
-    "clean": "training loss, true labels",
-    "test": "loss on clean test data",
+    "observed": "cross-entropy, observed labels",
+    "clean": "cross-entropy, true labels",
+    "test": "cross-entropy, clean test data",
 }
 KINDS = (
     "alignment",

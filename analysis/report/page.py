@@ -167,7 +167,7 @@ def _section(judgement: Judgement, table: pd.DataFrame, histories: pd.DataFrame)
     is_measured = judgement.verdict != NOT_MEASURED
     drawn = FIGURES[claim.id](table, histories) if is_measured and claim.id in FIGURES else None
     return {
-        **{name: getattr(claim, name) for name in ("id", "statement", "place")},
+        **{name: getattr(claim, name) for name in ("id", "statement", "place", "changed")},
         "verdict": judgement.verdict,
         "measured": judgement.measured,
         "p": _deciding_p(judgement),
@@ -208,7 +208,16 @@ def _forest(effects: list[Effect]) -> str:
     for effect in effects:
         common = {"unit": effect.unit, "margin": effect.margin, "verdict": effect.verdict}
         rows.append({**common, **_place(effect), "is_part": False})
-        rows += [{**common, **asdict(part), "is_part": True} for part in effect.parts]
+        rows += [
+            {
+                **common,
+                **asdict(part),
+                "low": effect.within(part.low, part.estimate),
+                "high": effect.within(part.high, part.estimate),
+                "is_part": True,
+            }
+            for part in effect.parts
+        ]
     found = pd.DataFrame(rows)
     return embedded(figures.forest(found)) if np.isfinite(found["estimate"]).any() else ""
 

@@ -27,7 +27,7 @@ class Column:
     """One number of a method's runs.
 
     Attributes:
-        name: the quantity in words, with its unit behind the last comma.
+        name: the quantity in words, with its unit, if it has one, behind the last comma.
         cell: (the runs of one method and noise rate) -> mean and standard deviation in words.
     """
 
@@ -49,8 +49,8 @@ CHOSEN = Column("chosen settings", chosen)
 COLUMNS = (
     Column("accuracy, last epoch, %", lambda runs: spread(100 * runs["test_accuracy"], 1)),
     Column("wrong labels memorized, %", lambda runs: spread(100 * runs["memorized"], 0)),
-    Column("top eigenvalue, nats/weight²", lambda runs: spread(runs["top_eigenvalue_observed"], 1)),
-    Column("sharpness, true labels, nats", lambda runs: spread(runs["sharpness_clean"], 2)),
+    Column("top eigenvalue", lambda runs: spread(runs["top_eigenvalue_observed"], 1)),
+    Column("sharpness, true labels, nat", lambda runs: spread(runs["sharpness_clean"], 2)),
     Column("accuracy, best epoch, %", lambda runs: spread(100 * runs["best_test_accuracy"], 1)),
     CHOSEN,
 )
@@ -58,8 +58,9 @@ COLUMNS = (
 
 MEANING = (
     "Mean ± standard deviation over seeds. Accuracy: on clean test data. Memorized: wrong labels that the network "
-    "predicts. Top eigenvalue: of the Hessian of the training loss with observed labels. Sharpness: the largest rise "
-    "of the training loss with true labels near the weights."
+    "predicts. Top eigenvalue: of the Hessian of the cross-entropy with observed labels. Sharpness: the largest rise "
+    "of the cross-entropy with true labels near the weights. Both are of the mean cross-entropy of training samples, "
+    "whatever loss a method trains with."
 )
 
 

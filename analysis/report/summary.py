@@ -35,6 +35,9 @@ PER_RATE, SHORT_PER_RATE = " per 100% wrong labels", "/100%"
 SHORT = {here: f"{general}*" for general, here in IN_THESE_CELLS.items()}
 """One word for each verdict that holds only for the cells at hand."""
 WHAT_THE_STAR_MEANS = "*: about the data at hand, not about others like them"
+WHAT_P_MEANS = (
+    "p: corrected over the claims of one letter; intervals are not, and may leave out 0 beside p > 0.05"
+)
 WHAT_PER_RATE_MEANS = f"{SHORT_PER_RATE}:{PER_RATE}"
 
 
@@ -124,7 +127,7 @@ def _share_measured(judgement: Judgement) -> str:
 
 
 def _what_marks_mean(judged: list[Judgement], has_words: bool) -> list[str]:
-    lines = []
+    lines = [WHAT_P_MEANS]
     if not has_words and any(len(judgement.effects) > 1 for judgement in judged):
         lines.append(".1: prediction 1 of the claim; in words: ncsam claims --list")
     if any(judgement.verdict in SHORT for judgement in judged):

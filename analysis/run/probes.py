@@ -24,12 +24,16 @@ LANDSCAPE_METRICS = {
     f"probe_{name}_{loss}": (unit, f"{words}, {labels} labels")
     for loss, labels in (("observed", "observed"), ("clean", "true"))
     for name, unit, words in (
-        ("top_eigenvalue", "", "largest eigenvalue of the training loss's Hessian"),
+        (
+            "top_eigenvalue",
+            "",
+            "largest eigenvalue of the cross-entropy's Hessian, whatever the training loss",
+        ),
         ("top_eigenvalue_residual", "", "residual norm of that eigenvalue"),
         (
             "sharpness",
             "nat",
-            "largest rise of the training loss found in the ball; NaN where the search did not converge",
+            "largest rise of the cross-entropy found in the ball; NaN where the search did not converge",
         ),
     )
 }

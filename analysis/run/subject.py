@@ -18,7 +18,7 @@ from analysis.run.run_data import RunData
 from landscape import Objective, TopEigenvalues, filter_normalized_directions, top_eigenvalues
 
 LOSSES = ("observed", "clean", "test")
-"""The training loss with observed labels, the training loss with true labels, and the test loss."""
+"""The mean cross-entropy of training samples with observed labels, with true labels, and that of test samples."""
 TRAINING_LOSSES = ("observed", "clean")
 
 R = TypeVar("R")
@@ -75,8 +75,9 @@ class Subject:
     def objectives(self) -> dict[str, Objective]:
         """Name of each of `LOSSES` -> the mean cross-entropy on the measured samples.
 
-        All methods are measured with the same loss, so that their landscapes can be compared. If all observed labels
-        are the true ones, both training losses are one objective.
+        All methods are measured with the same loss, so that their landscapes can be compared: it is not the training
+        loss of a method with another loss, with smoothed labels or with weight decay. If all observed labels are the
+        true ones, both objectives of training samples are one.
         """
         train, labels = (
             self.data.train.take(self.samples["train"]),

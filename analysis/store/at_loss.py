@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOSS_LEVELS = (*(tenths / 10 for tenths in range(22, 0, -1)), 0.05, 0.02, 0.01)
-"""Levels of the mean cross-entropy with observed labels, in nats, from high to low."""
+"""Levels of the mean cross-entropy with observed labels, in nat, from high to low."""
 AT_LOSS = (
     "jacobian_trace",
     "jacobian_top",

@@ -128,3 +128,17 @@ def set_aside(path: Path) -> Path:
             os.replace(path, aside)
             return aside
     raise StoreError(f"out: {path} was found broken a thousand times; look at the disk")
+
+
+def check_is_no_file(root: Path) -> None:
+    """Raises NotADirectoryError if a file was named in place of a study's folder, and says what was probably meant."""
+    if not root.is_file():
+        return
+    if root.suffix == ".toml":
+        raise NotADirectoryError(
+            f"results: {root} is a study file; name the folder with its results, the --out of 'ncsam study'"
+        )
+    raise NotADirectoryError(
+        f"results: {root} is a file, not a study's folder; a checkpoint of your own is measured by "
+        f"'ncsam measure {root} --model module:function --data DATA'"
+    )

@@ -21,6 +21,7 @@ from analysis.store.files import (
     BrokenFileError,
     StoreError,
     cannot_write,
+    check_is_no_file,
     check_regular,
     is_of_dead_writer,
     is_of_the_disk,
@@ -197,6 +198,7 @@ def write_study(root: Path, study: Study) -> None:
 
 def check_is_study(root: Path) -> None:
     """Raises FileNotFoundError unless the folder holds a study."""
+    check_is_no_file(root)
     if not (root / "study.toml").is_file():
         raise FileNotFoundError(f"results: {root} holds no study.toml; run 'ncsam study' first")
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import nn
 
 import landscape
+from analysis.objectives import MEASURED_LOSS
 from analysis.plan.choice import Choice
 from analysis.plan.grid import Run
 from analysis.plan.run_config import RunConfig, digest
@@ -323,6 +324,7 @@ def write_measured_by(file: h5py.File, taken: Mapping[str, int], device: str) ->
     for name, version in taken.items():
         known[name] = asdict(MeasuredBy(version, device, versions()))
     attributes["measured_by"] = json.dumps(known)
+    attributes["measured_loss"] = MEASURED_LOSS
 
 
 def write_run_config(group: h5py.Group, config: RunConfig) -> None:

@@ -14,13 +14,14 @@ from ncsam.label_noise.corruption import (
     noise_options,
 )
 from ncsam.label_noise.human import read_human_labels
-from ncsam.label_noise.labels import NoisyLabels, empirical_transition
+from ncsam.label_noise.labels import Corruption, NoisyLabels, empirical_transition
 from ncsam.label_noise.matrix import TRANSITION_MATRICES
 
 __all__ = [
     "NOISE_KINDS",
     "NOISE_REGISTRY",
     "TRANSITION_MATRICES",
+    "Corruption",
     "NoiseKind",
     "NoiseOption",
     "NoisyLabels",

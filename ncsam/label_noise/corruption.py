@@ -174,7 +174,12 @@ def corrupt_labels(
         _check_that_they_are_not_one_hot(targets)
 
     generator = torch.Generator().manual_seed(seed)
-    found, expected, probabilities = chosen.draw(clean, classes, rate, generator, **options)
+    drawn = chosen.draw(clean, classes, rate, generator, **options)
+    if not isinstance(drawn, Corruption):
+        raise TypeError(
+            f"kind: {kind!r} must draw an ncsam.Corruption(observed), got a {type(drawn).__name__}"
+        )
+    found, expected, probabilities = drawn
     if probabilities is not None and clean.shape != targets.shape:
         raise ValueError(f"kind: {kind!r} draws a label for each sample, {NOT_SAMPLES}")
     # without a label there, people may have given one, or none

@@ -80,7 +80,7 @@ def test_a_narrow_terminal_names_the_columns_that_it_leaves_out(results):
     left_out = "A wider terminal shows also: accuracy, best epoch, %; chosen settings."
     assert left_out in narrow
     assert "A wider terminal" not in wide
-    for unit in ("nats/weight²", "nats", "%"):
+    for unit in ("nat", "%"):
         assert unit in wide
 
 
@@ -127,3 +127,18 @@ def test_claims_of_a_family_follow_their_numbers():
         ids = [claim.id for claim in CLAIMS.values() if claim.family == family]
         assert ids == sorted(ids, key=lambda name: int(name[1:]))
     assert [claim.id for claim in chosen_claims(["f3", "M1", "F1", "F2"])] == ["M1", "F1", "F2", "F3"]
+
+
+def test_the_list_of_claims_marks_those_that_were_changed_after_results_were_seen_and_the_page_names_them(
+    pytestconfig,
+):
+    shown = printed(lambda console: print_claims(CLAIMS.values(), console), 300)
+    assert "What each claim predicts\n" in shown
+    changed = {name: claim.changed for name, claim in CLAIMS.items() if claim.changed}
+    # docs/findings tell of these
+    assert set(changed) == {"A1", "E2", "E7", "E13", "F4", "F5", "L4", "T3"}
+    page = (pytestconfig.rootpath / "docs/claims.md").read_text()
+    assert dict(re.findall(r"^\| ([A-Z]\d+) \| (.+) \|$", page, flags=re.M)) == changed
+    blocks = {block.split()[0]: block for block in shown.split("\n\n")}
+    for name, block in blocks.items():
+        assert ("\nchanged  " in block) == (name in changed) or name == "What", name

@@ -24,7 +24,8 @@ from analysis.claims.effect import (
     corrected,
 )
 from analysis.claims.prediction import cell_names
-from analysis.claims.wording import conclusion, p_value
+from analysis.claims.quantities import QUANTITIES
+from analysis.claims.wording import conclusion, p_value, without_number
 from analysis.statistics import POWER, failing_share, paired_effect, trend, units_for_equivalence
 from tests.analysis.synthetic_study import judged, table
 
@@ -167,6 +168,43 @@ def test_an_open_answer_says_what_it_would_take():
     said = conclusion(effect_of([0.0] * FEW, noise=3.0, margin=0.5))
     assert "would have been found four times in five with these 12 pairs" in said
     assert "To find one as large as the margin (0.5)" in said
+
+
+def test_an_effect_that_its_unit_does_not_allow_is_not_said_to_be_findable():
+    said = conclusion(effect_of([0.0] * FEW, noise=3.0, margin=0.5, limits=(-1.0, 1.0)))
+    assert "No possible effect would have been found four times in five with these 12 pairs." in said
+    assert "An effect of" not in said
+
+
+def test_an_interval_ends_where_the_values_of_its_unit_end():
+    wide = effect_of([0.9] * FEW, noise=1.0)
+    cut = effect_of([0.9] * FEW, noise=1.0, limits=(-1.0, 1.0))
+    assert (cut.estimate, cut.low) == (wide.estimate, wide.low)
+    assert cut.high == 1.0 < wide.high
+    # a unit that promises too much cuts no interval below its own estimate
+    assert effect_of([3.0] * FEW, noise=1.0, limits=(-1.0, 1.0)).high == pytest.approx(3, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "limits", "of_difference"),
+    [
+        ("test_accuracy", (0, 1), (-1, 1)),
+        ("draw_gain", (-1, 1), (-2, 2)),
+        ("sam_clean_cosine", (-1, 1), (-2, 2)),
+        ("gain_plus", (-2, 2), (-4, 4)),
+        ("trace_observed", (-np.inf, np.inf), (-np.inf, np.inf)),
+    ],
+)
+def test_the_unit_of_a_quantity_tells_which_values_it_can_have(name, limits, of_difference):
+    assert QUANTITIES[name].limits == limits
+    assert QUANTITIES[name].limits_of_difference == of_difference
+
+
+def test_an_effect_without_a_number_says_which_runs_are_to_blame():
+    lost = ("SGD, d, symmetric 40%, seed 0, 1: not converged", "SGD, d, symmetric 60%, seed 2: diverged")
+    effect = Effect("x", 1, "", coverage=Coverage(missing=lost, runs=6, not_converged=2))
+    said = without_number(effect)
+    assert said == f"2 of 6 runs not converged; {lost[0]}; {lost[1]}"
 
 
 @pytest.mark.parametrize("mean", [0.0, -0.00252, 1 / 3])

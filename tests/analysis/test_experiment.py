@@ -241,7 +241,7 @@ def test_a_terminal_that_knows_ascii_alone_gets_its_results_too(undisturbed):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"nats/weight?" in done.stdout
+    assert b"Mean ? standard deviation" in done.stdout
 
 
 def test_a_closed_output_is_no_traceback(monkeypatch):
@@ -275,7 +275,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
         (["claims", "nowhere"], "results: nowhere holds no study.h5"),
         (["figures", "nowhere"], "results: nowhere holds no study.h5"),
         (["info", "nowhere.h5"], "file: nowhere.h5 does not exist"),
-        (["info", "{study}"], "is not a whole HDF5 file"),
+        (["info", "{study}"], "is a study file; name its folder: ncsam info"),
+        (["results", "{study}"], "is a study file; name the folder with its results, the --out of"),
+        (["claims", "{study}"], "is a study file; name the folder with its results, the --out of"),
+        (["measure", "{study}"], "is a study file; name the folder with its results, the --out of"),
+        (["measure", "{checkpoint}"], "a checkpoint of your own is measured by 'ncsam measure"),
+        (["measure", "{checkpoint}"], "--model module:function"),
+        (["results", "{checkpoint}"], "is a file, not a study's folder"),
         (["info", "{tmp}"], "holds no study.toml"),
     ],
 )
@@ -283,7 +289,9 @@ def test_what_cannot_be_done_is_said_in_one_line_with_status_2(tmp_path, capsys,
     path = write_study(tmp_path)
     fashion = tmp_path / "fashion.toml"
     fashion.write_text(STUDY.replace('"digits"', '"fashion-mnist"'))
-    filled = [a.format(study=path, tmp=tmp_path, fashion=fashion) for a in arguments]
+    checkpoint = tmp_path / "ncsam.pt"
+    checkpoint.write_bytes(b"weights")
+    filled = [a.format(study=path, tmp=tmp_path, fashion=fashion, checkpoint=checkpoint) for a in arguments]
     assert cli.main(filled) == 2
     error = capsys.readouterr().err
     assert error.startswith("ncsam: error: ")

@@ -223,3 +223,25 @@ def test_a_fault_in_the_code_that_reads_a_file_is_not_one_of_the_file(out, tmp_p
         fault()
     monkeypatch.undo()
     assert "2 of 2 runs are there" in run_tiny(tmp_path, out)[1]
+
+
+def test_without_an_index_the_runs_that_are_there_are_judged(out, capsys):
+    """A study that was stopped before its end has run files and no index."""
+    whole = read_index(out).table
+    (out / "study.h5").unlink()
+    sorted(out.glob("runs/**/*.h5"))[1].unlink()
+    assert cli.main(["results", str(out)]) == 0
+    assert cli.main(["claims", str(out)]) == 0
+    assert "1 of 2 runs" in " ".join(capsys.readouterr().out.split())
+    assert len(store.read_table(out)) == 1 == len(whole) - 1
+
+
+def test_a_study_without_any_finished_run_says_so(out, capsys):
+    (out / "study.h5").unlink()
+    shutil.rmtree(out / "runs")
+    assert cli.main(["results", str(out)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "holds no study.h5; it cannot be made anew, as there is no whole run file; run 'ncsam study' again"
+        in said
+    )

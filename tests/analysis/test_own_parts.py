@@ -26,9 +26,9 @@ from torch import nn
 from analysis.claims import Claim, Level, Quantity, Variant, register, register_quantity
 from analysis.run.own_measures import register_measure
 from ncsam import (
-    DATASET_REGISTRY, LOSS_REGISTRY, METHOD_REGISTRY, MODEL_REGISTRY, NOISE_REGISTRY, SAM, NoiseKind, make_dataset,
+    DATASET_REGISTRY, LOSS_REGISTRY, METHOD_REGISTRY, MODEL_REGISTRY, NOISE_REGISTRY, SAM, Corruption, NoiseKind,
+    make_dataset,
 )
-from ncsam.label_noise.labels import Corruption
 
 
 @METHOD_REGISTRY.register("scaled-sam")
@@ -232,7 +232,9 @@ def test_a_folders_own_study_file_never_runs_the_file(capsys):
 
 def test_without_the_file_the_names_are_unknown(folder, capsys):
     assert study() == 2
-    assert "dataset: unknown 'blobs'" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "dataset: unknown 'blobs'" in said
+    assert "a part of your own needs --with FILE, the file that registers it" in said
 
 
 @pytest.mark.parametrize(
@@ -257,6 +259,29 @@ def test_a_file_that_cannot_be_taken_is_refused_in_one_line(source, says, folder
     assert says in error
     assert error.count("\n") == 1
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (MINE.replace("def blobs(folder)", "def blobs()"), "a part of mine.py: TypeError: blobs() takes 0"),
+        (
+            MINE.replace('make_dataset("blobs", ', "make_dataset("),
+            "TypeError: make_dataset() missing 1 required",
+        ),
+        (
+            MINE.replace("Corruption(observed)", "observed"),
+            "must draw an ncsam.Corruption(observed), got a Tensor",
+        ),
+        (MINE.replace("NoiseKind(first_ones)", "first_ones"), "has no attribute 'draw'"),
+    ],
+)
+def test_a_part_that_is_not_what_its_registry_takes_is_one_line(source, says, folder, capsys):
+    (folder / "mine.py").write_text(source)
+    assert study("--with", "mine.py") == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
 
 
 def test_without_own_parts_a_configuration_says_nothing_of_them(tmp_path):

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims import SAM, SGD
+from analysis.claims import SAM, SGD, Difference
 from analysis.claims.effect import (
     NOT_MEASURED,
     SUPPORTED_HERE,
 )
 from analysis.claims.variants import LARGER_SAM, NCSAM, SAM_AS_LONG, family_of, select, series_over
+from analysis.claims.wording import conclusion
 from tests.analysis.synthetic_study import METHODS, judged, table, verdict
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
@@ -31,6 +32,27 @@ def test_of_methods_with_values_set_by_hand_the_one_like_the_control_is_compared
     by_hand = table().assign(candidates=1)
     effect = judged(by_hand, "A2")["A2"].effects[0]
     assert effect.estimate == pytest.approx((0.2 - 0.12) * 0.4, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "note"),
+    [
+        ({"SAM": 4, "NCSAM": 1}, "SAM was chosen from 4 candidates, NCSAM has values set by hand."),
+        ({"SAM": 1, "NCSAM": 3}, "NCSAM was chosen from 3 candidates, SAM has values set by hand."),
+        ({"SAM": 4, "NCSAM": 2}, ""),
+        ({"SAM": 1, "NCSAM": 1}, ""),
+        # SGD has no values that could be chosen
+        ({"SAM": 4, "SGD": 1}, ""),
+    ],
+)
+def test_a_comparison_of_a_chosen_method_with_one_set_by_hand_says_so(chosen, note):
+    runs = table(seeds=2)
+    runs = runs[runs["method"].isin(chosen)].assign(candidates=runs["method"].map(chosen))
+    more, less = list(chosen)[::-1]
+    variants = {"SAM": SAM, "SGD": SGD, "NCSAM": NCSAM}
+    effect = Difference("test_accuracy", variants[more], variants[less], 1).effect(runs)
+    assert effect.note == note
+    assert conclusion(effect).endswith(note)
 
 
 def test_which_of_several_methods_with_values_set_by_hand_is_meant_is_not_guessed():

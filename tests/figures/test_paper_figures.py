@@ -9,8 +9,9 @@ import pytest
 
 import figures
 from figures.panels import spread_out
-from figures.scale import finer, round_losses
+from figures.scale import finer, is_smooth, round_losses
 from figures.style import RC, looks
+from landscape import Surface
 from tests.figures.samples import caption_of, histories, plane, profile, runs, texts
 from tests.figures.test_figures import spectrum
 
@@ -168,17 +169,43 @@ def test_names_that_would_overlap_are_spread_out_in_their_order(places):
     ("low", "high", "found"),
     [
         (0.3, 12.0, [0.5, 1, 2, 5, 10]),
+        (0.9, 4.5, [1, 1.5, 2, 2.5, 3, 4]),
         (1e-6, 2.0, [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1]),
-        (-1.0, 1.0, [-0.5, 0, 0.5]),
-        (2.0, 2.4, [2.1, 2.2, 2.3]),
+        (1e-20, 1e3, [1e-19, 1e-16, 1e-13, 1e-10, 1e-7, 1e-4, 0.1, 100]),
+        (-1.0, 1.0, [-0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75]),
+        (2.0, 2.4, [2.05, 2.1, 2.15, 2.2, 2.25, 2.3, 2.35]),
+        (-1.0, 1e6, [2e5, 4e5, 6e5, 8e5]),
     ],
 )
 def test_contour_lines_are_at_round_losses(low, high, found):
     losses = round_losses(low, high)
-    if low <= 0 or high < 2 * low:
-        assert {round(loss, 9) for loss in losses} >= set(found)
-    else:
-        assert losses == pytest.approx(found)
+    assert 5 <= len(losses) <= 9
+    assert {float(f"{loss:.9g}") for loss in losses} >= set(found)
+
+
+@pytest.mark.parametrize(("points", "smooth"), [(5, False), (6, False), (9, True), (10, True), (21, True)])
+def test_a_spline_is_drawn_only_where_the_points_tell_it_and_the_caption_says_what_is_drawn(points, smooth):
+    def valley(count):
+        axis = np.linspace(-1, 1, count)
+        loss = 0.3 + (axis[:, None] - 0.1) ** 2 + axis[None, :] ** 2
+        return Surface(axis, axis, loss, np.full_like(loss, 0.5), 0.31, 0.5, np.ones(2), 0.0, 10)
+
+    measured = valley(points)
+    low, high = float(measured.loss.min()), float(measured.loss.max())
+    assert is_smooth(measured, low, high) == smooth
+    caption = figures.contours([("", measured)], loss_name="loss", about="")._supxlabel.get_text()
+    between = "a cubic spline between them" if smooth else "linear between them"
+    assert f"Grid: {points} × {points} points, {between}." in caption.replace("\n", " ")
+    _, _, height = finer(measured, low, high)
+    error = np.abs(height - np.log10(valley(4 * (points - 1) + 1).loss.clip(low, high))).max()
+    assert error < (0.02 if smooth else 0.3) * np.ptp(height)
+
+
+def test_a_kinked_surface_is_drawn_linear_between_its_points():
+    axis = np.linspace(-1, 1, 21)
+    loss = 1.0 + (np.abs(axis[:, None] - 0.05) < 0.06) + 0 * axis[None, :]
+    kinked = Surface(axis, axis, loss, np.full_like(loss, 0.5), 1.0, 0.5, np.ones(2), 0.0, 10)
+    assert not is_smooth(kinked, 1.0, 2.0)
 
 
 def test_the_drawn_surface_passes_the_measured_points_and_stays_between_them():

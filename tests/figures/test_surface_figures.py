@@ -59,6 +59,41 @@ def outlying(factor):
     return surface
 
 
+def numbers_on(ax):
+    """The losses of a panel's lines."""
+    return [float(text.get_text()) for text in ax.texts]
+
+
+def test_each_panel_has_lines_and_the_bar_names_all_its_ticks_and_its_scale():
+    flat = dataclasses.replace(plane(), loss=2.0 + 0.01 * plane().loss)
+    figure = figures.contours([("SGD", plane()), ("SAM", flat)], loss_name="loss", about="")
+    figure.draw_without_rendering()
+    first, second, bar = figure.axes
+    assert 4 <= len(set(numbers_on(first))) <= 9
+    assert 4 <= len(set(numbers_on(second))) <= 9
+    assert min(numbers_on(second)) > 2
+    assert "other losses in other panels" in figure._supxlabel.get_text().replace("\n", " ")
+    assert bar.get_ylabel() == "loss (nat), logarithmic"
+    ticks = [*bar.get_yticks(), *bar.get_yticks(minor=True)]
+    named = [text.get_text() for text in bar.get_yticklabels()]
+    assert 5 <= len(ticks) == len(named)
+    assert all(named)
+
+
+@pytest.mark.parametrize(("panels", "said"), [(1, "filter-normalized)."), (2, "the same draw for all).")])
+def test_a_single_surface_is_not_called_the_same_draw_for_all(panels, said):
+    shown = dataclasses.replace(plane(), direction_kind="filter-normalized")
+    figure = figures.contours([(str(i), shown) for i in range(panels)], loss_name="loss", about="")
+    assert figure._supxlabel.get_text().replace("\n", " ").endswith(said)
+
+
+def test_the_share_of_labels_that_a_model_predicts_is_not_called_accuracy():
+    for figure in (FIGURES["contours"](), FIGURES["lines"]()):
+        words = [figure._supxlabel.get_text(), *(ax.get_title() + ax.get_ylabel() for ax in figure.axes)]
+        assert "accuracy" not in " ".join(words)
+        assert "as labeled" in " ".join(words)
+
+
 def test_one_outlier_does_not_flatten_the_basin_and_is_counted():
     figure = figures.contours([("SGD", outlying(1e8))], loss_name="loss", about="Seed 0.")
     assert shades(figure.axes[0])[1] < 100
