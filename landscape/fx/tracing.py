@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -26,4 +27,16 @@ def traced(function: Callable[..., Any], *arguments: Any, **options: Any) -> fx.
         torch._C._dispatch_tls_local_exclude_set(),
     )
     with torch._C._ForceDispatchKeyGuard(included, excluded):
-        return make_fx(functionalize(function), **options)(*arguments)
+        try:
+            return make_fx(functionalize(function), **options)(*arguments)
+        except Exception as error:
+            # frames of the error hold guards that switch the keys off as late as the error is freed
+            _free_frames(error)
+            raise
+
+
+def _free_frames(error: BaseException | None) -> None:
+    """Frees what the frames of an error, and of those that led to it, hold."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
