@@ -82,6 +82,11 @@ def copied_to(batch: Batch, device: torch.device) -> Batch:
     return mapped(batch, lambda tensor: tensor.to(device, copy=True))
 
 
+def copied(batch: Batch) -> Batch:
+    """A copy where the batch is, because a loss may change its targets."""
+    return mapped(batch, lambda tensor: tensor.clone())
+
+
 def tensors_in(batch: Batch) -> list[Tensor]:
     """The tensors of a batch."""
     if _is_tree_of_tensors(batch):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from landscape.data.batches import copied_to, in_precision, rows_of, samples_in
+from landscape.data.batches import copied, copied_to, in_precision, rows_of, samples_in
 from landscape.data.complex_numbers import cast
 from landscape.data.counts import Pair
 from landscape.data.task import Forward, LossFunction
@@ -244,7 +244,7 @@ class InFloat64:
 
     def loss(self, outputs: Any) -> Tensor:
         """The mean loss."""
-        return self._loss_fn(outputs, self._pair[1]) * self.weight
+        return self._loss_fn(outputs, copied(self._pair[1])) * self.weight
 
 
 def few_and_more(of: Callable[[Pair], InFloat64], data: Pair, chunk_size: int) -> tuple[InFloat64, InFloat64]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ncsam.methods.as_given import as_given
 from ncsam.methods.batches import Batch, rows_of, samples_in
 from ncsam.methods.loss_and_slopes import ALLOWED, ALLOWED_IN_HALF, LossAndSlopes, slopes_add_up
 from ncsam.random_state import borrowed_generators
@@ -25,7 +26,7 @@ def checked_loss(loss_fn: Callable[..., Any], outputs: Any, targets: Batch, *ind
         ValueError: the loss fails, or is no scalar tensor.
     """
     try:
-        loss = loss_fn(outputs, targets, *indices)
+        loss = loss_fn(outputs, as_given(targets), *indices)
     except (RuntimeError, TypeError, IndexError, AttributeError) as error:
         if "memory" in str(error):
             raise
