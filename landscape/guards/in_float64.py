@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +19,7 @@ from landscape.data.task import Forward, LossFunction
 from landscape.fx.flops import with_flops
 from landscape.guards.float64_throughout import Float64Throughout, inexact
 from landscape.guards.telling_samples import telling_samples
+from landscape.model.deep_copies import deep_copy
 from landscape.model.long_vectors import PIECE, norm
 from landscape.model.weights import ParameterLayout, tensors_of, with_weights
 from landscape.ranks import ALONE, Ranks
@@ -140,7 +140,7 @@ class InFloat64:
     def _loss_fn(self) -> LossFunction:
         if not isinstance(self.loss_fn, nn.Module):
             return self.loss_fn
-        return cast(copy.deepcopy(self.loss_fn), torch.float64)
+        return cast(deep_copy("loss_fn", self.loss_fn), torch.float64)
 
     @property
     def size(self) -> float:

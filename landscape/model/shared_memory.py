@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from landscape.model.deep_copies import deep_copy
 
 
 def copy_with_shared_memory(model: nn.Module) -> nn.Module:
@@ -26,7 +27,7 @@ def copy_with_shared_memory(model: nn.Module) -> nn.Module:
         if type(parameter) is nn.Parameter and _is_plain(parameter)
     }
     with _ShareMemory(copies):
-        return copy.deepcopy(model, memo)
+        return deep_copy("model", model, memo)
 
 
 class _ShareMemory(TorchFunctionMode):

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ncsam.methods.as_given import as_given
 from ncsam.methods.batches import Batch, rows_of, samples_in
+from ncsam.methods.deep_copies import deep_copy
 from ncsam.methods.loss_and_slopes import ALLOWED, ALLOWED_IN_HALF, LossAndSlopes, slopes_add_up
 from ncsam.random_state import borrowed_generators
 
@@ -243,7 +244,7 @@ def _copied(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
     if isinstance(loss_fn, MethodType | partial):
         return loss_fn
     try:
-        return copy.deepcopy(loss_fn)
+        return deep_copy("loss_fn", loss_fn) if isinstance(loss_fn, nn.Module) else copy.deepcopy(loss_fn)
     except Exception as error:  # an object may fail to be copied in any way
         raise ValueError(
             f"loss_fn: {type(loss_fn).__name__} cannot be copied to check that it is a mean over the samples; give "
