@@ -15,6 +15,7 @@ from ncsam.dynamics import Recorder
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import LOSSES, unit_of
 from ncsam.memorization import memorized_share, recovered_share, share
+from ncsam.methods.as_given import as_given
 from ncsam.methods.batches import Batch, moved
 from ncsam.methods.known_losses import ignored_label
 from ncsam.methods.loss_checks import check_that_inputs_fit
@@ -86,7 +87,7 @@ def _outputs_of(model: nn.Module, batches: Iterable[Batch], autocast_dtype: torc
         for batch in batches:
             inputs = batch if device is None else moved(batch, device)
             with torch.autocast(device.type, autocast_dtype) if device and autocast_dtype else nullcontext():
-                outputs.append(model(inputs))
+                outputs.append(model(as_given(inputs)))
     finally:
         for module, mode in modes:
             module.training = mode
@@ -178,12 +179,12 @@ def evaluate(
     ignored = ignored_label(method.loss_fn)
     judged = _with_both_labels(labels, ignored)
     return {
-        "train_loss": loss_fn(train_outputs, labels.observed).item(),
+        "train_loss": loss_fn(train_outputs, as_given(labels.observed)).item(),
         "train_accuracy": _accuracy(predictions, labels.observed, ignored),
         "train_clean_accuracy": _accuracy(predictions, labels.clean, ignored),
         "memorized": memorized_share(predictions, judged),
         "recovered": recovered_share(predictions, judged),
-        "test_loss": loss_fn(test_outputs, test_targets).item(),
+        "test_loss": loss_fn(test_outputs, as_given(test_targets)).item(),
         "test_accuracy": _accuracy(test_outputs.argmax(1), test_targets, ignored),
     }
 

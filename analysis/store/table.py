@@ -18,7 +18,7 @@ from analysis.plan.grid import Run, final_runs
 from analysis.plan.reading import read_study
 from analysis.plan.run_config import Identity
 from analysis.store.definitions import definitions
-from analysis.store.files import BrokenFileError, StoreError, check_is_no_file, check_regular, replace_file
+from analysis.store.files import BrokenFileError, StoreError, check_is_no_file, check_regular
 from analysis.store.row import COLUMNS, TEXTS, Record, check_settings, read_record
 from analysis.store.run_file import config_of, opened, read_history
 from analysis.store.safe_hdf5 import check_trusted, checksum_of, is_sealed
@@ -78,8 +78,11 @@ def _write(root: Path, index: Index) -> None:
 
 
 def read_index(root: Path) -> Index:
-    """The index of a study folder. It is made anew from the run files if it is missing, because the study was stopped
-    before its end, if it is broken or was changed, if its columns were computed in another way than now, or if the run files are no longer those that it was made of.
+    """The index of a study folder.
+
+    It is made anew from the run files if it is missing, because the study was stopped before its end; if it is broken
+    or was changed; if its columns were computed in another way than now; or if the run files are no longer those that
+    it was made of.
 
     Raises:
         FileNotFoundError: the folder or its index does not exist.

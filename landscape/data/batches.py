@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from landscape.data.complex_numbers import as_real, in_dtype
-from landscape.data.deep_copies import TensorsCopiedBy
+from landscape.data.tensor_copies import TensorsCopiedBy
 
 Batch = Any
 """A batch: tensors in tuples, lists, dicts and any other objects."""
@@ -65,6 +65,11 @@ def in_precision(batch: Batch, dtype: torch.dtype) -> Batch:
 def copied_to(batch: Batch, device: torch.device) -> Batch:
     """A copy on the device, because a model may change its inputs."""
     return mapped(batch, lambda tensor: tensor.to(device, copy=True))
+
+
+def copied(batch: Batch) -> Batch:
+    """A copy where the batch is, because a loss may change its targets."""
+    return mapped(batch, lambda tensor: tensor.clone())
 
 
 def tensors_in(batch: Batch) -> list[Tensor]:

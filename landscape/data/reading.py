@@ -17,7 +17,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from landscape.data.batches import Batch, bytes_of, mapped, rows_of, samples_in
+from landscape.data.batches import Batch, bytes_of, copied, rows_of, samples_in
 from landscape.data.class_labels import LabelBounds
 from landscape.data.counts import Pair
 from landscape.data.endless import EndlessData
@@ -212,7 +212,8 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
     batches, size = [], 0
     stream, endless = Streamed(source, cut), EndlessData(source.data)
     for pair in source:
-        batches.append(pair)
+        # a loader may fill the same memory again with its next batch, as one that reads ahead into buffers does
+        batches.append(pair if in_memory else _own(pair))
         size += bytes_of(pair)
         endless.check(pair, 0 if may_stream else size)
         if may_stream and size > most:
@@ -230,6 +231,11 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
 
 def _some_of(pair: Pair) -> Pair:
     """A copy of a few samples that holds no more memory than these samples need."""
-    if samples_in(pair) is None:
-        return pair
-    return mapped(rows_of(pair, slice(0, LOOKED_AT)), lambda tensor: tensor.clone())
+    return _own(pair if samples_in(pair) is None else rows_of(pair, slice(0, LOOKED_AT)))
+
+
+def _own(pair: Pair) -> Pair:
+    """A copy of a batch. One that is both inputs and targets is copied once."""
+    inputs, targets = pair
+    own = copied(inputs)
+    return own, own if targets is inputs else copied(targets)

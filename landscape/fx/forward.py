@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from landscape.fx.linearize import Outputs, check_that_shapes_are_fixed, fold_batch_norm
 from landscape.fx.plain_formulas import as_if_compiled, without_cudnn_norms
 from landscape.fx.sources import sources_forgotten
 from landscape.fx.threads import TRACING
+from landscape.fx.tracing import traced
 
 aten = torch.ops.aten
 
@@ -55,9 +54,7 @@ def traced_forward(outputs: Outputs, theta: Tensor, inputs: Any) -> Forward:
     """
     leaves, form = tree_flatten(inputs)
     with TRACING, torch.no_grad(), without_cudnn_norms(), as_if_compiled():
-        module = make_fx(functionalize(lambda theta, *leaves: outputs(theta, tree_unflatten(leaves, form))))(
-            theta, *leaves
-        )
+        module = traced(lambda theta, *leaves: outputs(theta, tree_unflatten(leaves, form)), theta, *leaves)
     check_that_shapes_are_fixed(module)
     fold_batch_norm(module)
     if theta.device.type == "cpu":

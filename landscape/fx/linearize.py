@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
-from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from landscape.fx.plain_formulas import (
@@ -28,6 +26,7 @@ from landscape.fx.plain_formulas import (
 )
 from landscape.fx.sources import sources_forgotten
 from landscape.fx.threads import TRACING
+from landscape.fx.tracing import traced
 
 Outputs = Callable[[Tensor, Any], Tensor]
 """(theta, inputs) -> the model's outputs; the inputs are tensors in any tree of tuples, lists and dicts."""
@@ -84,17 +83,20 @@ def linearized(
         ):
             # an empty table of decompositions: without a table, torch 2.14 leaves out detach(), which the derivatives
             # of the forward pass need
-            forward = make_fx(
-                functionalize(lambda theta, *leaves: outputs(theta, tree_unflatten(leaves, input_form))),
+            forward = traced(
+                lambda theta, *leaves: outputs(theta, tree_unflatten(leaves, input_form)),
+                theta,
+                *input_leaves,
                 decomposition_table={},
-            )(theta, *input_leaves)
+            )
             fold_batch_norm(forward)
             of_chunk = product(lambda theta, inputs: forward(theta, *tree_leaves(inputs)))
-            joint = make_fx(
-                functionalize(
-                    lambda theta, vector, *leaves: of_chunk(theta, vector, *tree_unflatten(leaves, form))
-                )
-            )(theta, theta.clone(), *leaves)
+            joint = traced(
+                lambda theta, vector, *leaves: of_chunk(theta, vector, *tree_unflatten(leaves, form)),
+                theta,
+                theta.clone(),
+                *leaves,
+            )
     except DynamicOutputShapeException as error:
         raise RuntimeError(f"the size of the result of {error.func} depends on the data") from error
     check_that_shapes_are_fixed(joint)

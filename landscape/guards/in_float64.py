@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -13,13 +12,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from landscape.data.batches import copied_to, in_precision, rows_of, samples_in
+from landscape.data.batches import copied, copied_to, in_precision, rows_of, samples_in
 from landscape.data.complex_numbers import cast
 from landscape.data.counts import Pair
 from landscape.data.task import Forward, LossFunction
 from landscape.fx.flops import with_flops
 from landscape.guards.float64_throughout import Float64Throughout, inexact
 from landscape.guards.telling_samples import telling_samples
+from landscape.model.deep_copies import deep_copy
 from landscape.model.long_vectors import PIECE, norm
 from landscape.model.weights import ParameterLayout, tensors_of, with_weights
 from landscape.ranks import ALONE, Ranks
@@ -140,7 +140,7 @@ class InFloat64:
     def _loss_fn(self) -> LossFunction:
         if not isinstance(self.loss_fn, nn.Module):
             return self.loss_fn
-        return cast(copy.deepcopy(self.loss_fn), torch.float64)
+        return cast(deep_copy("loss_fn", self.loss_fn), torch.float64)
 
     @property
     def size(self) -> float:
@@ -244,7 +244,7 @@ class InFloat64:
 
     def loss(self, outputs: Any) -> Tensor:
         """The mean loss."""
-        return self._loss_fn(outputs, self._pair[1]) * self.weight
+        return self._loss_fn(outputs, copied(self._pair[1])) * self.weight
 
 
 def few_and_more(of: Callable[[Pair], InFloat64], data: Pair, chunk_size: int) -> tuple[InFloat64, InFloat64]:

@@ -31,8 +31,8 @@ def check_that_loss_is_a_mean(
     Raises:
         ValueError: the loss is no counted mean.
     """
-    together = loss_fn(outputs, targets)
-    rows = [(outputs[i : i + 1], targets[i : i + 1]) for i in range(len(outputs))]
+    together = loss_fn(outputs, targets.clone())
+    rows = [(outputs[i : i + 1], targets[i : i + 1].clone()) for i in range(len(outputs))]
     if counting.of_batch is None:
         weights = counting.of_samples((outputs, targets)).to(outputs.device)
     else:

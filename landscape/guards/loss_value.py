@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from landscape.data.batches import Batch, in_precision, samples_in
+from landscape.data.batches import Batch, copied, in_precision, samples_in
 from landscape.data.task import LossFunction
 from landscape.guards.float64_throughout import Float64Throughout
 from landscape.guards.loss_failures import remedy_of
@@ -22,7 +22,7 @@ def checked_loss(loss_fn: LossFunction, outputs: Any, targets: Batch) -> Tensor:
         ValueError: the loss fails on the samples, or is no real scalar tensor.
     """
     try:
-        loss: Any = loss_fn(outputs, targets)
+        loss: Any = loss_fn(outputs, copied(targets))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -55,7 +55,8 @@ def check_that_it_repeats(loss_fn: LossFunction, outputs: Tensor, targets: Tenso
     Raises:
         ValueError: it is not.
     """
-    once, again = loss_fn(outputs, targets), loss_fn(outputs, targets)
+    # a loss may change its targets
+    once, again = loss_fn(outputs, copied(targets)), loss_fn(outputs, copied(targets))
 
     def in_float64() -> float | None:
         return share_between_runs(lambda: loss_in_float64(loss_fn, outputs, targets))
@@ -73,7 +74,7 @@ def loss_in_float64(loss_fn: LossFunction, outputs: Any, targets: Batch) -> Tens
     try:
         precise = in_precision(outputs, torch.float64)
         with Float64Throughout() as kept:
-            loss = loss_fn(precise, targets)
+            loss = loss_fn(precise, copied(targets))
     except Exception:  # a loss may fail in any way
         return None
     return None if kept.shortens else loss

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from landscape.data.batches import copied_to, rows_of, samples_in
+from landscape.data.batches import copied, copied_to, rows_of, samples_in
 from landscape.guards.in_float64 import InFloat64
 from landscape.guards.repeated_runs import HALF
 from landscape.model.derivatives import derivative
@@ -106,7 +106,7 @@ def in_own_dtype(few: InFloat64, theta: Tensor, use: Callable[[Tensor, Any], T])
 
 def loss_in_own_dtype(few: InFloat64, outputs: Any) -> Tensor:
     """The mean loss of the samples in the dtype of the weights."""
-    return few.loss_fn(outputs, few.data[1]) * few.weight
+    return few.loss_fn(outputs, copied(few.data[1])) * few.weight
 
 
 def _halves(few: InFloat64) -> list[InFloat64]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import Any
 
 from torch import nn
 
-from landscape.data.deep_copies import TensorsCopiedBy, constant_of_computed
+from landscape.data.tensor_copies import TensorsCopiedBy, constant_of_computed
+from landscape.model.deep_copies import deep_copy
 from landscape.model.fully_sharded import copy_of_parts, is_sharded
 from landscape.model.padded_places import compute_padded_places
 from landscape.model.recurrent_layers import avoid_cudnn_recurrence
@@ -75,10 +75,12 @@ def copied(field: str, module: nn.Module) -> nn.Module:
     the copy, until its next forward pass computes them anew.
 
     Raises:
-        TypeError: the module cannot be copied. The message names the field.
+        TypeError: the module cannot be copied, or its copy shares weights with it. The message names the field.
     """
     try:
         with TensorsCopiedBy(constant_of_computed):
-            return copy.deepcopy(module)
+            return deep_copy(field, module)
     except (RuntimeError, TypeError, NotImplementedError) as error:
+        if str(error).startswith(f"{field}: "):
+            raise
         raise TypeError(f"{field}: Objective keeps a copy, but it cannot be copied: {error}") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from landscape.data.deep_copies import TensorsCopiedBy, constant_of_computed
+from landscape.data.tensor_copies import TensorsCopiedBy, constant_of_computed
+from landscape.model.deep_copies import deep_copy
 
 
 def copy_with_shared_memory(model: nn.Module) -> nn.Module:
@@ -34,7 +34,7 @@ def copy_with_shared_memory(model: nn.Module) -> nn.Module:
         return constant_of_computed(tensor)
 
     with TensorsCopiedBy(shared):
-        return copy.deepcopy(model, memo)
+        return deep_copy("model", model, memo)
 
 
 def _is_plain(tensor: Tensor) -> bool:

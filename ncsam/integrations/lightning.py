@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from ncsam.integrations.replay import computed_by_the_loop, fill_gradients
+from ncsam.methods.as_given import as_given
 from ncsam.methods.method import Method
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
@@ -65,7 +66,7 @@ class SharpnessAware:
         def again() -> Tensor:
             step, arguments, keywords = self._last_call
             with _without_logging(self), trainer.precision_plugin.train_step_context():
-                output = step(self, *arguments, **keywords)
+                output = step(self, *as_given(arguments), **as_given(keywords))
             return _loss_in(output) / trainer.accumulate_grad_batches
 
         fill_gradients(self._method, lambda: loss, again, hooks=trainer.world_size > 1)
@@ -77,7 +78,7 @@ def _remembered(step: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(step)
     def noted(self: SharpnessAware, *arguments: Any, **keywords: Any) -> Any:
         self._last_call = step, arguments, keywords
-        return step(self, *arguments, **keywords)
+        return step(self, *as_given(arguments), **as_given(keywords))
 
     return noted
 

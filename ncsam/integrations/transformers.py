@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from ncsam.integrations.replay import computed_by_the_loop, fill_gradients
+from ncsam.methods.as_given import as_given
 from ncsam.methods.method import Method
 
 ONE_MODEL_A_PROCESS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -62,7 +63,9 @@ class SharpnessAwareTrainer(Trainer):
             backward = self.accelerator.backward
             self.accelerator.backward = lambda loss, **_: found.append(loss)
             try:
-                super(SharpnessAwareTrainer, self).training_step(module, dict(inputs), num_items_in_batch)
+                super(SharpnessAwareTrainer, self).training_step(
+                    module, dict(as_given(inputs)), num_items_in_batch
+                )
             finally:
                 self.accelerator.backward = backward
             return found[0] / self.accelerator.gradient_accumulation_steps

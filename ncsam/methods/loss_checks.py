@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ncsam.methods.as_given import as_given
 from ncsam.methods.batches import Batch, remedy_of_no_tensors, rows_of, samples_in
+from ncsam.methods.deep_copies import deep_copy
 from ncsam.methods.loss_and_slopes import ALLOWED, ALLOWED_IN_HALF, LossAndSlopes, slopes_add_up
 from ncsam.random_state import borrowed_generators
 
@@ -25,7 +27,7 @@ def checked_loss(loss_fn: Callable[..., Any], outputs: Any, targets: Batch, *ind
         ValueError: the loss fails, or is no scalar tensor.
     """
     try:
-        loss = loss_fn(outputs, targets, *indices)
+        loss = loss_fn(outputs, as_given(targets), *indices)
     except (RuntimeError, TypeError, IndexError, AttributeError) as error:
         if "memory" in str(error):
             raise
@@ -242,7 +244,7 @@ def _copied(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
     if isinstance(loss_fn, MethodType | partial):
         return loss_fn
     try:
-        return copy.deepcopy(loss_fn)
+        return deep_copy("loss_fn", loss_fn) if isinstance(loss_fn, nn.Module) else copy.deepcopy(loss_fn)
     except Exception as error:  # an object may fail to be copied in any way
         raise ValueError(
             f"loss_fn: {type(loss_fn).__name__} cannot be copied to check that it is a mean over the samples; give "

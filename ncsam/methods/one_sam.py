@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ncsam.methods.as_given import as_given
 from ncsam.methods.known_losses import ignored_label, is_known, is_sum
 from ncsam.methods.loss_checks import check_that_it_is_a_mean, checked_loss
 from ncsam.methods.requirements import Requirements
@@ -147,7 +148,8 @@ class OneSAM(SAM):
 
         each = grad_and_value(loss_of_one)
         try:
-            at_w, losses = vmap(each, in_dims=(None, 0, 0), randomness="different")(weights, inputs, targets)
+            of_all = vmap(each, in_dims=(None, 0, 0), randomness="different")
+            at_w, losses = of_all(weights, as_given(inputs), as_given(targets))
         except RuntimeError as error:
             if "memory" in str(error) and "vmap" not in str(error):
                 raise
@@ -161,7 +163,7 @@ class OneSAM(SAM):
             name: weights[name] + part * factors.view(-1, *[1] * (part.ndim - 1))
             for name, part in at_w.items()
         }
-        sharp, _ = vmap(each, in_dims=(0, 0, 0), randomness="different")(moved, inputs, targets)
+        sharp, _ = vmap(each, randomness="different")(moved, as_given(inputs), as_given(targets))
         return [losses.detach().sum(), *(part.sum(0) for part in sharp.values())]
 
 

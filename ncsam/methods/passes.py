@@ -37,7 +37,7 @@ from ncsam.methods.loss_checks import check_that_pieces_add_up, checked_loss
 from ncsam.methods.outside_parameters import check_that_all_are_the_models
 from ncsam.methods.perturbation import trainable_parameters
 from ncsam.methods.rank_means import check_that_none_joins, factor_of_rank, has_ranks, mean_over_ranks
-from ncsam.methods.run_on_batch import run_on_batch
+from ncsam.methods.run_on_batch import run_as_given
 from ncsam.methods.sharded import is_sharded
 from ncsam.methods.state import State
 from ncsam.methods.step_state import StepState
@@ -314,7 +314,7 @@ class Passes:
 
     def forward(self, model: nn.Module, inputs: Batch) -> Any:
         """The outputs of a forward pass in the precision of training. The pass is neither counted nor remembered."""
-        run = self.run or partial(run_on_batch, is_whole=self.takes_whole_batches)
+        run = partial(run_as_given, self.run, is_whole=self.takes_whole_batches)
         if self.autocast_dtype is None:
             return run(model, inputs)
         with torch.autocast(next(model.parameters()).device.type, self.autocast_dtype):
@@ -342,7 +342,7 @@ class Passes:
         if piece.share == 0:
             return zero_of(outputs)
         if loss_fn is not None:
-            return part_of_mean(loss_fn(outputs, piece.targets), piece.share)
+            return part_of_mean(checked_loss(loss_fn, outputs, piece.targets), piece.share)
         loss = self.loss(outputs, piece.targets, piece.indices)
         if self.share_a_batch and self._weighing().is_guess:
             # before the ranks wait for each other

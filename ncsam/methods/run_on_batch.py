@@ -1,4 +1,4 @@
-"""How a model is run on a batch if the user does not say it."""
+"""How a model is run on a batch, of which each pass gets a copy."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ncsam.methods.batches import Batch, remedy_of_no_tensors
+from ncsam.methods.as_given import as_given
+from ncsam.methods.batches import Batch, Forward, remedy_of_no_tensors
 from ncsam.methods.call_checks import takes_by_name
 from ncsam.methods.loss_checks import check_that_inputs_fit
+
+
+def run_as_given(run: Forward | None, model: nn.Module, inputs: Batch, *, is_whole: bool = False) -> Any:
+    """The outputs of the model, by `run` or as `run_on_batch` says, for the inputs as the caller gave them."""
+    own = as_given(inputs)
+    return run_on_batch(model, own, is_whole=is_whole) if run is None else run(model, own)
 
 
 def run_on_batch(model: nn.Module, inputs: Batch, *, is_whole: bool = False) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from ncsam.methods.as_given import as_given
 from ncsam.methods.batches import Batch, Count, check_batch, part_of_mean, piece_sizes, rows_of, samples_in
 from ncsam.methods.known_losses import is_known, is_sum, weight_of
 from ncsam.methods.training_loss import remembers_samples
@@ -59,7 +60,7 @@ class Weighing:
         """The weight of the mean loss of a part, such as the number of its labels."""
         if self.count is None:
             return weight_of(self.loss_fn, targets)
-        return float(self.count(inputs if self.takes_whole_batches else (inputs, targets)))
+        return float(self.count(as_given(inputs if self.takes_whole_batches else (inputs, targets))))
 
     def pieces(self, inputs: Batch, targets: Batch, indices: Tensor | None, size: int | None) -> list[Piece]:
         """The micro-batches of a batch, in order.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
+
+from ncsam.methods.deep_copies import deep_copy
 
 
 class WeightAverage:
@@ -18,7 +18,7 @@ class WeightAverage:
     """
 
     def __init__(self, network: nn.Module, *, moves_buffers: bool) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.network = deep_copy("model", network).requires_grad_(False)
         self.moves_buffers = moves_buffers
 
     @torch.no_grad()

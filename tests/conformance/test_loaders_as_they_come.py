@@ -104,3 +104,37 @@ def test_loaders_of_fixed_samples_raise_no_warning(loader):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="data:")
         Objective(network().float(), nn.CrossEntropyLoss(), loader())
+
+
+class Refilled:
+    """Fills the same memory with each batch, as loaders do that read ahead into buffers."""
+
+    def __init__(self, as_numpy=False):
+        self.inputs, self.targets = torch.empty(30, 5), torch.empty(30, dtype=torch.long)
+        self.as_numpy = as_numpy
+
+    def __iter__(self):
+        for start in range(0, 120, 30):
+            self.inputs.copy_(x[start : start + 30])
+            self.targets.copy_(y[start : start + 30])
+            pair = self.inputs, self.targets
+            yield tuple(torch.from_numpy(part.numpy()) for part in pair) if self.as_numpy else pair
+
+
+@pytest.mark.parametrize(
+    ("loader", "options"),
+    [
+        (Refilled(), {}),
+        (Refilled(as_numpy=True), {"keep": "all"}),
+        (iter(Refilled()), {}),
+        (Refilled(), {"keep": "none"}),
+        (Refilled(), {"memory_budget": 1300}),
+    ],
+    ids=["kept", "of NumPy", "generator", "stream", "stream once the budget is full"],
+)
+def test_each_batch_of_a_loader_that_refills_its_memory_is_measured(loader, options):
+    model = network().float()
+    found = Objective(model, nn.CrossEntropyLoss(), loader, **options)
+    expected = Objective(model, nn.CrossEntropyLoss(), (x, y))
+    torch.testing.assert_close(found.value(), expected.value(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.gradient(), expected.gradient(), rtol=1e-4, atol=1e-7)

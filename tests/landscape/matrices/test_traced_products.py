@@ -128,6 +128,26 @@ def test_a_model_that_cannot_be_traced_stays_on_the_direct_way_and_says_so(trace
         Objective(model, cross_entropy, (inputs, targets), linearize=True).hvp(vectors)
 
 
+def test_a_trace_that_fails_within_torch_leaves_autograd_switched_on():
+    class Quantile(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(72, 3).double()
+
+        def forward(self, x):
+            z = self.linear(x.flatten(1))
+            return z * z.quantile(0.3, 1, keepdim=True)
+
+    _, inputs, targets = build("mlp")
+    model = Quantile()
+    vectors = some_vectors(sum(weight.numel() for weight in model.parameters()))
+    with pytest.raises(RuntimeError, match="cannot be traced"):
+        Objective(model, cross_entropy, (inputs, targets), linearize=True).hvp(vectors)
+    assert model(inputs).requires_grad
+    product = Objective(model, cross_entropy, (inputs, targets), linearize=False).hvp(vectors)
+    torch.testing.assert_close(product, dense_hessian(model, inputs, targets) @ vectors)
+
+
 def test_outputs_with_whole_numbers_beside_the_scores_are_direct_and_traced_ones_are_refused_with_the_remedy():
     class WithPredictions(nn.Module):
         def __init__(self):
