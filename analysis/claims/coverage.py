@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.claims.quantities import Quantity, marked
+from analysis.claims.broken_runs import marked
+from analysis.claims.quantities import Quantity
 from analysis.claims.variants import CELL
 from landscape.results.wording import percents
 

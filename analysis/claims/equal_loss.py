@@ -11,7 +11,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.claims.quantities import EQUAL_LOSS, LEVELS, at_equal_loss, broke
+from analysis.claims.broken_runs import broke
+from analysis.claims.quantities import EQUAL_LOSS, LEVELS, at_equal_loss
 from analysis.claims.variants import REDRAWN
 from analysis.store import LOSS_LEVELS, column_at_loss, flag_at_loss
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.claims.broken_runs import broke
 from analysis.store import AT_LOSS, flags_of
 from ncsam.probes import GROUPS
 
@@ -132,18 +133,6 @@ def flag_of(table: pd.DataFrame, column: str) -> pd.Series:
             # the search for a critical rate ends at 0, without bounds, where the loss rises at once
             return flag.mask(table[column] == 0, 1.0) if column.startswith("critical_") else flag
     return pd.Series(np.nan, index=table.index)
-
-
-def broke(table: pd.DataFrame) -> pd.Series:
-    """Whether each run diverged or failed, so that none of its numbers counts."""
-    return marked(table, "diverged") | marked(table, "failed")
-
-
-def marked(table: pd.DataFrame, name: str) -> pd.Series:
-    """Whether each run has a mark, such as `failed`. A table without the column marks none."""
-    if name not in table:
-        return pd.Series(False, index=table.index)
-    return table[name].fillna(False).astype(bool)
 
 
 def studies_without(table: pd.DataFrame, what: Quantity) -> list[Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis.claims import Difference, Judgement, Trend
+from analysis.claims.broken_runs import broke
 from analysis.claims.effect import (
     CONTRADICTED,
     CONTRADICTED_HERE,
@@ -23,7 +24,7 @@ from analysis.claims.effect import (
     Effect,
 )
 from analysis.claims.prediction import Prediction
-from analysis.claims.quantities import broke, quantity
+from analysis.claims.quantities import quantity
 from analysis.claims.variants import select
 from analysis.claims.wording import p_in_words
 from analysis.report.numbers import interval
