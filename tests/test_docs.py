@@ -53,8 +53,16 @@ def test_every_page_is_tested_and_points_at_what_exists(pytestconfig):
     # the gallery reads the folder of a study: tests/analysis/test_gallery_page.py
     assert sorted(str(path.relative_to(folder)) for path in pages) == sorted([*PAGES, "gallery.md"])
     for page in pages:
-        for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", page.read_text()):
-            assert (page.parent / target).resolve().exists(), (page, target)
+        for name, anchor in re.findall(r"\]\((?!https?:|#)([^)#]+)#?([^)]*)\)", page.read_text()):
+            target = (page.parent / name).resolve()
+            assert target.exists(), (page, name)
+            assert not anchor or anchor in headings(target), (page, name, anchor)
+
+
+def headings(page):
+    """What the headings of a page are called in links to them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
 def test_the_site_leads_to_every_page(pytestconfig):
