@@ -85,8 +85,11 @@ def _write(root: Path, index: Index) -> None:
 
 
 def read_index(root: Path) -> Index:
-    """The index of a study folder. It is made anew from the run files if it is missing, because the study was stopped
-    before its end, if it is broken or was changed, if its columns were computed in another way than now, or if the run files are no longer those that it was made of.
+    """The index of a study folder.
+
+    It is made anew from the run files if it is missing, because the study was stopped before its end, if it is broken
+    or was changed, if its columns were computed in another way than now, or if the run files are no longer those that
+    it was made of.
 
     Raises:
         FileNotFoundError: the folder or its index does not exist.
