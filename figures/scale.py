@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -160,7 +159,7 @@ def contours_on(
         label.set_path_effects([withStroke(linewidth=1.5, foreground="0.15")])
 
 
-def color_bar(figure: Figure, axes: Sequence[Axes], low: float, high: float, name: str, **place: Any) -> None:
+def color_bar(figure: Figure, axes: Sequence[Axes], low: float, high: float, name: str) -> None:
     """The color bar of a scale. Its ticks are the round losses, all with their numbers; its label says "logarithmic".
 
     Args:
@@ -169,10 +168,11 @@ def color_bar(figure: Figure, axes: Sequence[Axes], low: float, high: float, nam
         low: lowest loss of the scale; the scale is logarithmic if this is above 0.
         high: highest loss.
         name: what the loss is, with its unit.
-        place: of `Figure.colorbar`, such as `shrink`.
     """
     norm = LogNorm(low, high) if low > 0 else Normalize(low, high)
-    bar = figure.colorbar(ScalarMappable(norm, mpl.rcParams["image.cmap"]), ax=list(axes), **place)
+    bar = figure.colorbar(
+        ScalarMappable(norm, mpl.rcParams["image.cmap"]), ax=list(axes), shrink=0.85, pad=0.02
+    )
     bar.set_label(fitted(f"{name}, {scale_name(low)}", 0.8 * figure.get_figheight()))
     losses = round_losses(low, high)
     bar.set_ticks(losses.tolist(), labels=[f"{loss:g}" for loss in losses])
