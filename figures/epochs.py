@@ -20,22 +20,29 @@ QUANTITIES = (
     ("probe_trace", "Hessian trace"),
     ("probe_sharpness", "worst-case sharpness (nat)"),
 )
-STABILITY = "Beyond 2 / learning rate plain gradient descent is unstable. "
 LOSSES = (("observed", "observed labels"), ("clean", "true labels"))
 
 
 def sharpness_over_epochs(
-    histories: pd.DataFrame, noise_rate: float, *, width: float = TWO_COLUMNS, style: Style = PLAIN
+    histories: pd.DataFrame,
+    noise_rate: float,
+    *,
+    momentum: float | None = 0.0,
+    weight_decay: float = 0.0,
+    width: float = TWO_COLUMNS,
+    style: Style = PLAIN,
 ) -> Figure:
     """What a study's probes measured while it trained: a row a quantity, a column for each loss.
 
-    The largest eigenvalue has a dashed line at 2 / learning rate, beyond which plain gradient descent is unstable
-    (Cohen et al. 2021); momentum and small batches move that bound.
+    The largest eigenvalue has a dashed line at the edge of stability, 2 (1 + momentum) / learning rate less the weight
+    decay, beyond which gradient descent is unstable (Cohen et al. 2021); small batches move that edge.
 
     Args:
         histories: one row an epoch: `method`, `noise_rate`, `seed`, `epoch`, `learning_rate`, and
             `probe_<quantity>_<loss>`, which are NaN in epochs without a probe.
         noise_rate: whose runs.
+        momentum: heavy-ball momentum of the training; None for an optimizer without such an edge, and then no line.
+        weight_decay: of the training, part of each gradient.
         width: of the figure in inches.
         style: how text is written.
 
@@ -56,8 +63,8 @@ def sharpness_over_epochs(
                     _curve(ax, of_method, f"{quantity}_{loss}", str(method), look)
                 style_sheet.logarithmic(ax.yaxis, runs[_columns(runs, quantity)])
                 style_sheet.few_ticks(ax.xaxis, 5, integer=True)
-                if quantity == EIGENVALUE:
-                    _stability(ax, runs)
+                if quantity == EIGENVALUE and momentum is not None:
+                    _stability(ax, runs, momentum, weight_decay)
         losses = [f"{words}, {style_sheet.wrong_labels(noise_rate)}" for _, words in LOSSES]
         grid.label([words for _, words in measured], [words.replace(", ", "\n") for words in losses], "epoch")
         style_sheet.legend_above(figure, grid.axes.flat)
@@ -65,7 +72,8 @@ def sharpness_over_epochs(
             figure,
             style,
             f"{style_sheet.data_of(runs)}: line: mean over seeds; band: smallest to largest; the same training samples "
-            f"for all. {STABILITY if measured[0][0] == EIGENVALUE else ''}{_missing(runs, measured)}",
+            f"for all. {_what_the_edge_says(momentum) if measured[0][0] == EIGENVALUE else ''}"
+            f"{_missing(runs, measured)}",
         )
     return figure
 
@@ -85,12 +93,19 @@ def _curve(
     mean_over_seeds(ax, by_epoch, method, looks)
 
 
-def _stability(ax: Axes, runs: pd.DataFrame) -> None:
-    """2 / learning rate of each epoch, where it is within sight of the eigenvalues."""
+def _what_the_edge_says(momentum: float | None) -> str:
+    if momentum is None:
+        return ""
+    edge = f"2 (1 + {momentum:g}) / learning rate" if momentum else "2 / learning rate"
+    return f"Beyond the dashed line, {edge}, gradient descent is unstable; small batches move that edge. "
+
+
+def _stability(ax: Axes, runs: pd.DataFrame, momentum: float, weight_decay: float) -> None:
+    """The edge of stability of each epoch, where it is within sight of the eigenvalues."""
     rate = runs.groupby("epoch")["learning_rate"].mean()
     low, high = ax.get_ylim()
-    bound = 2 / rate[rate > 0]
-    ax.plot(bound.index, bound, color="0.4", lw=1, ls=(0, (6, 2)), label="2 / learning rate")
+    bound = 2 * (1 + momentum) / rate[rate > 0] - weight_decay
+    ax.plot(bound.index, bound, color="0.4", lw=1, ls=(0, (6, 2)), label="edge of stability")
     # at the end of a schedule the bound grows without limit
     ax.set_ylim(low, max(high, min(1.3 * float(bound.min()), 30 * high)))
 

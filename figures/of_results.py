@@ -97,8 +97,9 @@ def _(result: TopEigenvalues, **options: Any) -> Figure:
         f"{number}" if converged else f"{number} (not converged)"
         for number, converged in enumerate(result.converged, 1)
     ]
-    named = {"quantity": f"eigenvalue of the {_matrix(result.matrix)}", "about": "Bars: residuals."}
-    low, high = result.values - result.residuals, result.values + result.residuals
+    about = "Bars: the errors, three residuals; one that is hidden by its dot is smaller than that."
+    named = {"quantity": f"eigenvalue of the {_matrix(result.matrix)}", "about": about}
+    low, high = result.values - result.errors, result.values + result.errors
     return estimates(names, result.values, low, high, **{**named, **options})
 
 

@@ -170,8 +170,9 @@ def color_bar(figure: Figure, axes: Sequence[Axes], low: float, high: float, nam
         name: what the loss is, with its unit.
     """
     norm = LogNorm(low, high) if low > 0 else Normalize(low, high)
-    colors = ScalarMappable(norm, mpl.rcParams["image.cmap"])
-    bar = figure.colorbar(colors, ax=list(axes), shrink=0.85, pad=0.02)
+    bar = figure.colorbar(
+        ScalarMappable(norm, mpl.rcParams["image.cmap"]), ax=list(axes), shrink=0.85, pad=0.02
+    )
     bar.set_label(fitted(f"{name}, {scale_name(low)}", 0.8 * figure.get_figheight()))
     losses = round_losses(low, high)
     bar.set_ticks(losses.tolist(), labels=[f"{loss:g}" for loss in losses])

@@ -59,14 +59,15 @@ def sharpness_accuracy(
                 style_sheet.few_ticks(ax.yaxis, 4)
                 ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
                 words = [style_sheet.wrong_labels(rate)] if row == 0 and not grid.is_turned else []
-                ax.set_title("\n".join([*words, _tau(of_rate, measure)]))
+                ax.set_title(grid.fitted("\n".join([*words, _tau(of_rate, measure)])))
         _label(grid, [words for _, words in measures], [style_sheet.wrong_labels(rate) for rate in rates])
         style_sheet.legend_above(figure, grid.axes[0])
         style_sheet.finish(
             figure,
             style,
             f"{style_sheet.data_of(runs)} a method: one point a run at its last epoch. If flatter were better, "
-            "points would fall from left to right, and Kendall's tau of the methods' means would be -1. "
+            "points would fall from left to right, and Kendall's tau of the methods' means would be -1; its p is of "
+            "one panel alone. "
             f"Vertical scales differ.{_missing(runs, measures)}",
         )
     return figure
@@ -102,14 +103,15 @@ def _draw(ax: Axes, runs: pd.DataFrame, measure: str, looks: Mapping[str, Mappin
 
 
 def _tau(runs: pd.DataFrame, measure: str) -> str:
-    """Kendall's tau of measure and accuracy, each the mean of a method's runs."""
+    """Kendall's tau of measure and accuracy, each the mean of a method's runs, with its p and their number."""
     means = (
         runs.replace([np.inf, -np.inf], np.nan).groupby("method")[[measure, "test_accuracy"]].mean().dropna()
     )
     if len(means) < FEWEST:
         return ""
-    tau = float(scipy.stats.kendalltau(means[measure], means["test_accuracy"]).statistic)
-    return f"τ = {tau:+.2f}" if np.isfinite(tau) else ""
+    found = scipy.stats.kendalltau(means[measure], means["test_accuracy"])
+    defined = np.isfinite(found.statistic) and np.isfinite(found.pvalue)
+    return f"τ = {found.statistic:+.2f}, p = {found.pvalue:.2g}, {len(means)} methods" if defined else ""
 
 
 def _missing(runs: pd.DataFrame, measures: Sequence[tuple[str, str]]) -> str:

@@ -92,8 +92,7 @@ def contours(
             ax.set_title(shown)
             ax.set_aspect(_aspect(surfaces))
         _label_planes(grid, len(surfaces))
-        name = with_unit(loss_name, (surface for _, surface in surfaces))
-        color_bar(figure, axes, low, high, name)
+        color_bar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
         walked = "White line with dots: the training's path. " if paths else ""
         numbered = {tuple(round_losses_of(surface, low, high)) for _, surface in surfaces}
         own = (
@@ -189,8 +188,7 @@ def relief(
             ax.set_ylabel("β", labelpad=-10)
             ax.tick_params(pad=-3)
             ax.view_init(elev=28, azim=-60)
-        name = with_unit(loss_name, (surface for _, surface in surfaces))
-        color_bar(figure, axes, low, high, name)
+        color_bar(figure, axes, low, high, with_unit(loss_name, (surface for _, surface in surfaces)))
         style_sheet.finish(
             figure,
             style,

@@ -10,6 +10,7 @@ import tomllib
 import pytest
 
 from analysis import cli
+from ncsam import METHODS, hyperparameters
 
 MINIATURE = {
     r"^seeds = \[0, 1, 2\]": "seeds = [0]",
@@ -111,3 +112,8 @@ def test_make_targets_named_exist(readme, pytestconfig):
 def test_pictures_and_pages_named_exist(readme, pytestconfig):
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", readme):
         assert (pytestconfig.rootpath / target).is_file(), target
+
+
+def test_the_number_of_sams_variants_is_that_of_the_methods_with_a_radius(readme):
+    count = sum("rho" in hyperparameters(name) for name in METHODS)
+    assert f"| SAM and its variants | {count}, " in readme

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from analysis.claims.coverage import coverage_of_all
 from analysis.claims.differences import check_margin
 from analysis.claims.effect import Effect
+from analysis.claims.limits import limits_of_difference
 from analysis.claims.prediction import cell_names, draws_of, effect_of, not_measured, series_of
 from analysis.claims.quantities import quantity
 from analysis.claims.variants import CELL, Variant, series_over
@@ -96,7 +97,7 @@ class Best:
             finding=found,
             margin=what.margin,
             coverage=coverage_of_all(runs, [what]),
-            limits=what.limits_of_difference,
+            limits=limits_of_difference(what),
         )
         # whatever place is predicted, its best value is better than the best other one
         return replace(effect, predicted=1)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.claims.coverage import Coverage, coverage, coverage_of_all
 from analysis.claims.effect import Effect
+from analysis.claims.limits import limits_of, limits_of_difference
 from analysis.claims.prediction import (
     CLEAN,
     NEEDS_CLEAN,
@@ -133,7 +134,7 @@ def paired_difference(
         coverage=sum(
             (coverage(side.grid, side.runs, side.title, [what]) for side in (more, less)), Coverage()
         ),
-        limits=what.limits_of_difference,
+        limits=limits_of_difference(what),
         note=unequal_choices(more.runs, less.runs, (more.title, less.title)),
     )
 
@@ -251,5 +252,5 @@ class Level:
             null=null,
             coverage=covered,
             vacuous=what.never_negative and self.sign == 1 and not self.non_inferior,
-            limits=what.limits,
+            limits=limits_of(what),
         )

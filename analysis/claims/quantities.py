@@ -37,8 +37,6 @@ MATCHED_IN = ("pair", "series")
 LEVELS = {"lowest": -1, "highest": 0}
 """Which of the shared levels is taken -> its place among them."""
 
-LIMITS = {"share": (-1.0, 1.0), "cosine": (-1.0, 1.0)}
-"""Unit -> the smallest and the largest number. A share may be one less another."""
 CONVERGED_SINCE = "0.2"
 """From this version on, a sharpness says whether its ascent converged."""
 MUST_SAY = frozenset(f"sharpness_{loss}" for loss in LABELS)
@@ -72,20 +70,6 @@ class Quantity:
     never_negative: bool = False
     lower_bound: bool = False
     told_by: tuple[str, ...] = ()
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The smallest and the largest value that the number can have, as far as its unit tells."""
-        low, high = LIMITS.get(self.unit, (-np.inf, np.inf))
-        if self.unit == "cosine" and self.of is not None:
-            low, high = low - high, high - low
-        return (0.0 if self.never_negative else low), high
-
-    @property
-    def limits_of_difference(self) -> tuple[float, float]:
-        """The smallest and the largest difference of two such numbers."""
-        low, high = self.limits
-        return low - high, high - low
 
     def values(self, table: pd.DataFrame) -> pd.Series:
         """One number for each run; NaN if it is undefined or did not converge, or if the run diverged or failed."""

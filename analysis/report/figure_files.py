@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 import figures
 from analysis import store
 from analysis.plan.errors import one_of
+from analysis.plan.reading import read_study
 from analysis.plan.run_config import Identity
 from analysis.run.measurements import DENSITY, LOSSES
 from figures.style import PLAIN, TWO_COLUMNS, Style, drawing, wrong_labels
@@ -156,13 +157,17 @@ def _draw_tables(sheet: _Sheet, runs: Any, order: Sequence[str]) -> None:
     compensating = list(dict.fromkeys(noisy["method"]))
     if compensating:
         sheet.add("alignment", "", figures.alignment, histories, compensating[0])
+    training = read_study(sheet.root / "study.toml").training
+    # the edge is that of gradient descent
+    momentum = training.momentum if training.optimizer == "sgd" else None
     for rate in sorted(histories["noise_rate"].unique()):
         of_rate = histories[histories["noise_rate"] == rate]
         if (
             "probe_top_eigenvalue_observed" in of_rate
             and of_rate["probe_top_eigenvalue_observed"].notna().any()
         ):
-            sheet.add("epochs", f"_{rate:g}", figures.sharpness_over_epochs, histories, rate)
+            edge = {"momentum": momentum, "weight_decay": training.weight_decay}
+            sheet.add("epochs", f"_{rate:g}", figures.sharpness_over_epochs, histories, rate, **edge)
     sheet.add("training_curves", "", figures.training_curves, histories)
 
 

@@ -53,7 +53,7 @@ class TopEigenvalues(DrawnResult):
         "||H v - value v||: an eigenvalue lies within that distance", dims=("eigenvalue",)
     )
     errors: FloatArray = described(
-        "of the values: three residuals",
+        "of the values: three residuals; one holds some eigenvalue, three the wanted one if two near ones mix",
         dims=("eigenvalue",),
     )
     converged: NDArray[np.bool_] = described(

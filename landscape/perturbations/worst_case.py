@@ -23,7 +23,12 @@ from landscape.results.shown import Result
 
 @result
 class Sharpness(Result):
-    """The largest rise of the loss that was found near the weights, and whether the search converged."""
+    """The largest rise of the loss that was found near the weights, and whether the search converged.
+
+    The value is a lower bound and has no error. It has converged if the highest point is stationary (its gap is at most
+    tol^2) and a start that is not its opposite came within `tol` of it. On a rugged loss (`growth`) two things more are
+    asked: 8 further starts in a row led no higher, which takes at least 2 `restarts`, and `unseen` is at most 0.4.
+    """
 
     value: float = described("largest rise of the mean loss found", unit=LOSS_UNIT)
     one_step: float = described(
@@ -56,9 +61,8 @@ class Sharpness(Result):
     )
     tol: float = described("convergence asked for", default=math.nan)
     converged: bool = described(
-        "the highest point is stationary (gap at most tol^2) and a start that is not its opposite came within tol; on "
-        "a rugged loss, 8 further starts in a row led no higher, which takes at least 2 `restarts`, and `unseen` is at "
-        "most 0.4 too",
+        "the highest point found is a maximum, and another start came within tol of it; stricter where the loss is "
+        "rugged",
         default=False,
     )
     directions: int = described("top eigenvectors among the starts", default=1)

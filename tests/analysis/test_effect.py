@@ -23,6 +23,7 @@ from analysis.claims.effect import (
     combined_verdict,
     corrected,
 )
+from analysis.claims.limits import limits_of, limits_of_difference
 from analysis.claims.prediction import cell_names
 from analysis.claims.quantities import QUANTITIES
 from analysis.claims.wording import conclusion, p_value, without_number
@@ -196,8 +197,8 @@ def test_an_interval_ends_where_the_values_of_its_unit_end():
     ],
 )
 def test_the_unit_of_a_quantity_tells_which_values_it_can_have(name, limits, of_difference):
-    assert QUANTITIES[name].limits == limits
-    assert QUANTITIES[name].limits_of_difference == of_difference
+    assert limits_of(QUANTITIES[name]) == limits
+    assert limits_of_difference(QUANTITIES[name]) == of_difference
 
 
 def test_an_effect_without_a_number_says_which_runs_are_to_blame():

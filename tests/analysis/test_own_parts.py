@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import shutil
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -276,7 +277,9 @@ def test_a_file_that_cannot_be_taken_is_refused_in_one_line(source, says, folder
         (MINE.replace("NoiseKind(first_ones)", "first_ones"), "has no attribute 'draw'"),
     ],
 )
-def test_a_part_that_is_not_what_its_registry_takes_is_one_line(source, says, folder, capsys):
+def test_a_part_that_is_not_what_its_registry_takes_is_one_line(source, says, folder, capsys, monkeypatch):
+    # data of this name that another test read are not kept
+    monkeypatch.setattr("ncsam.datasets.kept._kept", OrderedDict())
     (folder / "mine.py").write_text(source)
     assert study("--with", "mine.py") == 2
     error = capsys.readouterr().err

@@ -4,6 +4,7 @@
 import tests.clients.without_cuda  # noqa: F401  # isort: skip
 
 import os
+import re
 from functools import partial
 
 import pytest
@@ -11,11 +12,11 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from landscape import Objective, Tracker
 from landscape.tracking.transformers import TransformersTracker
-from ncsam import ASAM, GSAM, SAM
+from ncsam import ASAM, GSAM, NCSAM, SAM, Plain
 from ncsam.integrations.transformers import SharpnessAwareTrainer
 from tests.ranks import on_two_ranks
 
@@ -170,3 +171,59 @@ def test_a_tracker_follows_as_a_callback(every, tmp_path):
     with torch.no_grad():
         last = found(rows.inputs, rows.labels)["loss"].item()
     assert track.of("loss")[-1] == pytest.approx(last, rel=1e-5)
+
+
+class WithLogits(nn.Module):
+    """A classifier of the form that the page's trainer is written for: outputs by name, no loss without labels."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.net = nn.Linear(5, 3)
+
+    def forward(self, inputs, labels=None):
+        logits = self.net(inputs)
+        return {"logits": logits} | (
+            {} if labels is None else {"loss": nn.functional.cross_entropy(logits, labels)}
+        )
+
+
+def test_the_pages_trainer_makes_the_trainers_own_steps_and_those_of_ncsam(tmp_path, pytestconfig):
+    page = (pytestconfig.rootpath / "docs/training.md").read_text()
+    (snippet,) = re.findall(
+        r"```py\n(from ncsam import NCSAM\nfrom transformers.*?)\nMethodTrainer\(", page, flags=re.S
+    )
+    names = {}
+    exec(snippet, names)
+
+    def trained(trainer, **options):
+        model = WithLogits()
+        arguments = TrainingArguments(
+            str(tmp_path),
+            num_train_epochs=1,
+            per_device_train_batch_size=16,
+            learning_rate=0.1,
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            seed=3,
+        )
+        made = trainer(model, arguments, train_dataset=Rows(), **options)
+        made.train()
+        return made, model.net.weight.detach()
+
+    how = {"forward": lambda model, inputs: model(**inputs)["logits"]}
+    loss = nn.CrossEntropyLoss()
+    _, own = trained(Trainer)
+    _, plain = trained(names["MethodTrainer"], method=lambda model: Plain(model, loss, **how))
+    torch.testing.assert_close(plain, own)
+    ncsam = {"rho": 0.5, "flip_ratio": 0.5, "strength": 0.5, "warmup": 0.0}
+    by_ncsam, weights = trained(
+        names["MethodTrainer"], method=lambda model: NCSAM(model, loss, **ncsam, **how)
+    )
+    # the schedule's strength is 0 at the first step
+    assert by_ncsam.method.gradient_count == pytest.approx(2 + 3 * 2.5)
+    assert not torch.allclose(weights, own, atol=1e-3)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import figures
+from analysis.store.stability_edge import descent_edge
 from figures.panels import spread_out
 from figures.scale import finer, is_smooth, round_losses
 from figures.style import RC, looks
@@ -256,7 +257,14 @@ def test_sharpness_over_epochs_has_a_row_for_what_was_measured_and_the_bound_of_
     assert len(panels) == 4
     drawn = {line.get_label(): line.get_xydata() for line in panels[0].lines}
     assert drawn["SGD"].tolist() == [[1, 1], [3, 3]]
-    assert drawn["2 / learning rate"][:, 1].tolist() == [20, 20, 20]
+    assert drawn["edge of stability"][:, 1].tolist() == [20, 20, 20]
     assert "3 seeds" in caption_of(figure)
+    # claim E6 compares with the same edge
+    heavy = figures.sharpness_over_epochs(probed(), 0.4, momentum=0.9, weight_decay=0.5)
+    (edge,) = [line for line in heavy.axes[0].lines if line.get_label() == "edge of stability"]
+    assert edge.get_ydata() == pytest.approx([descent_edge(0.1, 0.9, 0.5)] * 3)
+    assert "2 (1 + 0.9) / learning rate" in caption_of(heavy)
+    without = figures.sharpness_over_epochs(probed(), 0.4, momentum=None)
+    assert "edge of stability" not in {line.get_label() for line in without.axes[0].lines}
     with pytest.raises(ValueError, match=r"^histories: no probe at noise rate 0\.7"):
         figures.sharpness_over_epochs(probed(), 0.7)
