@@ -64,7 +64,11 @@ def relative_flatness(
     Raises:
         ValueError: the layer does not exist, or an argument is out of range.
     """
-    matrices = [n for n, shape in zip(objective.names, objective.shapes, strict=True) if len(shape) > 1]
+    matrices = [
+        n
+        for n, shape in zip(objective.names, objective.shapes, strict=True)
+        if len(shape) > 1 and shape.numel()
+    ]
     name = layer or (matrices[-1] if matrices else None)
     if name not in matrices:
         raise ValueError(
