@@ -117,7 +117,11 @@ def check_relative_flatness(objective: Objective, layer: str | None, max_product
 
 def _of_layer(objective: Objective, layer: str | None) -> Objective:
     """The objective as a function of the weights of one layer, the last one if none is named."""
-    matrices = [n for n, shape in zip(objective.names, objective.shapes, strict=True) if len(shape) > 1]
+    matrices = [
+        name
+        for name, shape in zip(objective.names, objective.shapes, strict=True)
+        if len(shape) > 1 and shape.numel()
+    ]
     name = layer or (matrices[-1] if matrices else None)
     if name not in matrices:
         raise ValueError(

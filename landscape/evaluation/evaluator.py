@@ -122,8 +122,12 @@ class Evaluator:
         Args:
             multiples: (points, vectors), float64.
             progress: called with the number of points done.
+
+        Raises:
+            ValueError: a multiple is no number in the dtype of the weights.
         """
         multiples = np.asarray(multiples, dtype=np.float64)
+        self._check_that_they_can_be_held(multiples)
         sums = torch.zeros(
             len(multiples), len(self.names), SUMS + 1, dtype=torch.float64, device=self._theta.device
         )
@@ -164,6 +168,16 @@ class Evaluator:
             if objective.penalty:
                 penalties[:, column, 0] = torch.stack([objective.penalty(point) for point in theta])
         return torch.cat([sums, penalties], 2)
+
+    def _check_that_they_can_be_held(self, multiples: FloatArray) -> None:
+        # in half precision torch computes sums in float32
+        dtype = torch.promote_types(self._theta.dtype, torch.float32)
+        farthest = float(np.abs(multiples).max(initial=0.0))
+        if farthest > torch.finfo(dtype).max:
+            raise ValueError(
+                f"extent: points lie at {farthest:.3g} times their direction, and {dtype} ends at "
+                f"{torch.finfo(dtype).max:.3g}; give a smaller extent or smaller multiples"
+            )
 
     def _points(self, multiples: FloatArray) -> Tensor:
         points = self._theta.repeat(len(multiples), 1)

@@ -102,8 +102,12 @@ def check_variables(variables: Mapping[str, Tensor], trainable: Sequence[str]) -
     if not variables:
         more = f" and {len(trainable) - 5} more" if len(trainable) > 5 else ""
         raise ValueError(
-            f"parameters: none of the trainable parameters is chosen, of {', '.join(map(repr, trainable[:5]))}{more}; "
-            "shared weights have the first of their names"
+            f"parameters: none of the trainable parameters is chosen, of {', '.join(map(repr, trainable[:5]))}{more}"
+        )
+    if not any(variable.numel() for variable in variables.values()):
+        raise ValueError(
+            f"parameters: {', '.join(map(repr, list(variables)[:5]))} hold no number, so that the loss has no "
+            "variables; choose parameters with entries"
         )
     first_of: dict[torch.dtype, str] = {}
     for name, variable in variables.items():

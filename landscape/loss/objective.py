@@ -69,8 +69,8 @@ class Objective:
         keep: `"all"`: the data are read once and kept; `"none"`: the data are read again for each pass, in any order;
             `"auto"`: the data are kept if they fit into the memory budget, or if they can be read only once.
         chunk_size: samples evaluated at a time.
-        parameters: name -> whether the parameter is a variable. If not given: all that require a gradient. What the
-            loss does not reach has zero rows and columns in the Hessian.
+        parameters: name -> whether the parameter is a variable, one of several names by any of them. If not given: all
+            that require a gradient. What the loss does not reach has zero rows and columns in the Hessian.
         dtype: of weights, floating-point data and a loss module's tensors; the model's own if not given.
         memory_budget: most bytes that the Objective and a measure keep: vectors as long as the weights, and results
             that products share, or else compute anew. A measure whose fewest vectors do not fit is refused at once.
@@ -375,7 +375,7 @@ class Objective:
 
     def _choose(self, trainable: Sequence[str], is_chosen: Callable[[str], bool] | None) -> None:
         """Makes the chosen parameters the variables."""
-        names = [name for name in trainable if is_chosen is None or is_chosen(name)]
+        names = ParameterLayout.chosen(self.model, trainable, is_chosen)
         chosen = [self.model.get_parameter(name).detach() for name in names]
         check_variables(dict(zip(names, chosen, strict=True)), trainable)
         self.device, self.dtype = chosen[0].device, chosen[0].dtype

@@ -58,7 +58,9 @@ def power_of_two(vector: Tensor, dim: int | list[int] | None = None) -> Tensor:
 
     Squares of entries that are divided by it are neither 0 nor infinite, and the division rounds no entry.
     """
-    largest = torch.linalg.vector_norm(vector, math.inf, dim=dim, keepdim=dim is not None)
+    # nothing has no largest entry, but a length of 0
+    order = math.inf if vector.numel() else 2
+    largest = torch.linalg.vector_norm(vector, order, dim=dim, keepdim=dim is not None)
     usable = (largest > 0) & largest.isfinite()
     # of its own dtype's range, and not below the smallest normal number, by which a division may be infinite
     own = torch.finfo(largest.dtype)

@@ -35,6 +35,16 @@ class ParameterLayout:
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
 
+    @staticmethod
+    def chosen(model: nn.Module, names: Iterable[str], is_chosen: Callable[[str], bool] | None) -> list[str]:
+        """Those of the names whose parameter is chosen, by any of its names: modules may share one parameter."""
+        if is_chosen is None:
+            return list(names)
+        known: dict[int, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            known.setdefault(id(parameter), []).append(name)
+        return [name for name in names if any(map(is_chosen, known[id(model.get_parameter(name))]))]
+
     @cached_property
     def sizes(self) -> list[int]:
         """Entries of each parameter."""

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscape.model.long_vectors import dot
+
 FloatArray = NDArray[np.float64]
 
 SMALLEST_STEP = 1e-5
@@ -61,7 +63,7 @@ class SecantModel:
         differences[best] -= 1
         lengths = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", differences, gram, differences), 0))
         is_long = lengths > SMALLEST_STEP * radius
-        if not is_long.any():
+        if not is_long.any() or not (np.isfinite(gram).all() and np.isfinite(secants).all()):
             offset = self.offsets[best]
             return torch.zeros_like(self.gradients[0]) if offset is None else offset, self.gradients[best]
         differences = differences[:, is_long] / lengths[is_long]
@@ -119,7 +121,11 @@ def largest_in_ball(slope: FloatArray, curvatures: FloatArray, radius: float) ->
 def _products(vectors: Sequence[Tensor | None], with_vector: Tensor) -> FloatArray:
     """The inner products of vectors, of which None is 0, with one."""
     found = [with_vector.new_zeros(()) if each is None else each @ with_vector for each in vectors]
-    return np.asarray(torch.stack(found).double().cpu().numpy())
+    products = np.asarray(torch.stack(found).double().cpu().numpy())
+    if np.isfinite(products).all():
+        return products
+    # in float32 the product of long vectors is infinite
+    return np.array([0.0 if each is None else dot(each, with_vector) for each in vectors])
 
 
 def _combined(weights: FloatArray, vectors: Sequence[Tensor | None]) -> Tensor:

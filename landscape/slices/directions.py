@@ -59,7 +59,7 @@ def filter_normalized_directions(
             each of these tensors as a whole.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or all directions would be 0.
     """
     return random_directions(objective, count, seed=seed, one_dimensional=one_dimensional)
 
@@ -83,6 +83,7 @@ def random_directions(
     objective.memory.check_room(count, f"{count} random directions")
     generator = generator_for("directions", seed)
     check_normalization("normalize", normalize, one_dimensional)
+    _check_that_weights_have_norms(objective, one_dimensional)
     rows = objective.theta.new_empty(count, objective.n_parameters)
     for row in rows:
         # one tensor at a time, so that a direction does not depend on how many there are
@@ -110,6 +111,7 @@ def normalized(
     """
     check_whole_vectors(objective, "normalized")
     check_normalization("per", per, one_dimensional)
+    _check_that_weights_have_norms(objective, one_dimensional)
     rows = directions.vectors.T.clone(memory_format=torch.contiguous_format)
     for row in rows:
         _normalize(row, objective, per, one_dimensional)
@@ -235,6 +237,21 @@ def _normalize(vector: Tensor, objective: Objective, per: str, one_dimensional: 
             part.copy_(_with_norms(part, weights[name], per, partial(filter_norms, objective.model, name)))
     if per == "model":
         of_length(vector, length(objective.theta), out=vector)
+
+
+def _check_that_weights_have_norms(objective: Objective, one_dimensional: str) -> None:
+    """Raises ValueError if each direction would be 0, and each line and surface flat."""
+    weights = objective.unflatten(objective.theta).values()
+    if one_dimensional == "zero" and all(weight.ndim < 2 for weight in weights):
+        raise ValueError(
+            "one_dimensional: all weights of the objective are one-dimensional, as biases and those of BatchNorm are, "
+            "and 'zero' leaves these out, so that every direction would be 0; give one_dimensional='normalize'"
+        )
+    if not objective.theta.any():
+        raise ValueError(
+            "objective: all its weights are 0, and directions get the norms of the weights, so that every direction "
+            "would be 0; give directions of your own by given_direction"
+        )
 
 
 def _with_norms(

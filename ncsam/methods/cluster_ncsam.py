@@ -7,6 +7,8 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from ncsam.methods.batches import Batch, samples_in
+from ncsam.methods.last_features import LastFeatures
 from ncsam.methods.ncsam import NCSAM, CompensationOptions
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.simulated_noise import confidence_gaps
@@ -58,29 +60,16 @@ def cluster_flip_rates(gaps: Tensor, clusters: Tensor, count: int, largest: floa
     return rates.where(maxima > 0, torch.zeros_like(rates))[clusters]
 
 
-class _Features:
-    """A hook that keeps the inputs of its layer while `wanted` is set. Copies of the model have a copy of the hook."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-        self.batches: list[Tensor] = []
-
-    def __call__(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        """Keeps the inputs, if they are wanted."""
-        if self.wanted:
-            self.batches.append(arguments[0].detach())
-
-
 class ClusterNCSAM(NCSAM):
     """NCSAM that simulates noise cluster by cluster: labels of uncertain clusters are redrawn more often.
 
-    Features are the inputs of the model's last `torch.nn.Linear`, scaled to length 1. The features of the batch are
+    Features are the inputs of the `torch.nn.Linear` that runs last, scaled to length 1. The features of the batch are
     clustered by k-means. Each label of cluster k is redrawn uniformly over all classes with probability
     r_k = r_max (1 - mean(gap) / max(gap)). g* is the gradient over the samples whose label changed. Samples whose label
     the loss ignores are left out. Classes of positions are refused, because a sample has one vector of features.
 
     Args:
-        model: with a linear last layer.
+        model: with a linear last layer, which may be registered anywhere.
         loss_fn: (outputs, targets) -> mean loss.
         clusters: number of clusters.
         project: whether the perturbation is projected on the ball; the authors' code does not.
@@ -107,25 +96,19 @@ class ClusterNCSAM(NCSAM):
         check_names("cluster-ncsam", shared, CompensationOptions.__annotations__)
         super().__init__(model, loss_fn, project=project, label_smoothing=label_smoothing, **shared)
         check_at_least("clusters", clusters, 1)
-        linear = [module for module in self.passes.module.modules() if isinstance(module, nn.Linear)]
-        if not linear:
-            raise ValueError(
-                "model: ClusterNCSAM clusters the inputs of the last linear layer, and there is none"
-            )
         self.clusters = clusters
         self._with_label: Tensor | None = None
-        self._features = _Features()
-        # the hook is registered now, because a compiled model does not see hooks that come later
-        linear[-1].register_forward_pre_hook(self._features)
+        self._inputs: Batch = None
+        self._features = LastFeatures(self.passes.module)
 
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
         """The first half of NCSAM; the features of the pass at w are kept for it."""
-        self._features.wanted = True
+        self._inputs = inputs
         try:
-            return super().ascend(inputs, targets, indices)
+            with self._features.noted():
+                return super().ascend(inputs, targets, indices)
         finally:
-            self._features.wanted = False
-            self._features.batches.clear()
+            self._inputs = None
 
     def _labeled(self, targets: Tensor, classes: int) -> Tensor | None:
         """The samples whose labels the loss does not ignore, None for all; the others are not clustered."""
@@ -136,7 +119,9 @@ class ClusterNCSAM(NCSAM):
         """Positions of the samples whose label changed when it was redrawn, and the new labels."""
         if len(targets) == 0:
             return targets, targets
-        of_batch = torch.cat(self._features.batches).flatten(1)
+        of_batch = self._features.of_batch(
+            self.passes, self._inputs, samples_in(self._inputs) or len(targets)
+        ).flatten(1)
         of_labeled = of_batch if self._with_label is None else of_batch[self._with_label]
         features = nn.functional.normalize(of_labeled.to(logits), dim=1)
         clusters = cluster(features, self.clusters, self.generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -169,5 +170,5 @@ class OneSAM(SAM):
 
 def _lengths(parts: list[Tensor]) -> Tensor:
     """The norm of each sample's gradient, (batch,), of its parts (batch, ...). No square is 0 or infinite."""
-    squares = [part.flatten(1).double().square().sum(1) for part in parts]
+    squares = [part.double().square().reshape(len(part), math.prod(part.shape[1:])).sum(1) for part in parts]
     return torch.stack(squares).sum(0).sqrt().to(torch.promote_types(torch.float32, parts[0].dtype))

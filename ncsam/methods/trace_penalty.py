@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from ncsam.methods.method import Method
@@ -25,6 +24,7 @@ from ncsam.methods.perturbation import trainable_parameters
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sam_by_part import mean_inner_product
 from ncsam.methods.training_loss import LossFunction
+from ncsam.methods.twice_differentiable import refusing_what_has_no_second_derivative, twice_differentiable
 from ncsam.options import check_at_least, check_not_negative
 from ncsam.random_state import generator_from
 
@@ -77,15 +77,15 @@ class TracePenalty(Method):
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the gradient of loss and penalty to `.grad`."""
         self.check_whole_batch("takes the squared norm of a whole batch's gradient")
-        # the other kernels of attention have no second derivative
-        with sdpa_kernel(SDPBackend.MATH):
+        with twice_differentiable():
             outputs = self.passes.outputs(self.passes.model, inputs, indices, first=True)
         outputs = one_tensor(outputs, type(self).__name__)
         loss = self.passes.loss(outputs, targets, indices)
-        penalty = self.strength * self.estimated_trace(outputs)
-        self.steps += 1
-        self.passes.sample_gradients += COST_OF_DOUBLE_BACKWARD * len(outputs)
-        self.passes.backward_of(loss + penalty)
+        with refusing_what_has_no_second_derivative(type(self).__name__):
+            penalty = self.strength * self.estimated_trace(outputs)
+            self.steps += 1
+            self.passes.sample_gradients += COST_OF_DOUBLE_BACKWARD * len(outputs)
+            self.passes.backward_of(loss + penalty)
         return loss.detach()
 
     def estimated_trace(self, outputs: Tensor) -> Tensor:

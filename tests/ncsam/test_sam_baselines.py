@@ -133,6 +133,25 @@ def test_1_sam_cuts_a_batch_into_pieces_without_changing_the_gradient(monkeypatc
     assert method.gradient_count == 2 + 1 / 16
 
 
+def test_1_sam_takes_parameters_of_no_dimension_and_of_no_entry():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = network()
+            self.scale = nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+            self.empty = nn.Parameter(torch.zeros(0, 4, dtype=torch.float64))
+
+        def forward(self, x):
+            return self.layers(x) * self.scale + self.empty.sum()
+
+    def direction(model, inputs, targets):
+        pairs = zip(inputs, targets, strict=True)
+        return torch.stack([sharp_gradient(model, x[None], y[None])[1] for x, y in pairs]).mean(0)
+
+    model = Scaled()
+    followed(OneSAM(model, loss_fn, rho=RHO), model, [direction])
+
+
 def test_1_sam_leaves_a_weight_alone_that_the_loss_does_not_reach():
     model = network()
     model.register_parameter("unused", nn.Parameter(torch.ones(3, dtype=torch.float64)))

@@ -1,11 +1,13 @@
 """The variants of SAM against their formulas, and against pytorch-optimizer where it has the same method."""
 
 import copy
+from functools import partial
 
 import pytest
 import pytorch_optimizer
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ncsam import ASAM, BSAM, GSAM, SAM, SANER, ClusterNCSAM, FriendlySAM, LookSAM
 from ncsam.methods.cluster_ncsam import cluster, cluster_flip_rates
@@ -194,6 +196,35 @@ def test_saner_damps_the_entries_that_sam_shrank(step):
     small.assert_same([flat(small.grads(model))], [truth])
 
 
+HEADED = ("body head", "head body", "body head unused")
+
+
+class Headed(nn.Module):
+    """A body and a head, registered in some order."""
+
+    def __init__(self, order, checkpoints=False):
+        super().__init__()
+        torch.manual_seed(0)
+        layers = {"body": nn.Linear(5, 6), "head": nn.Linear(6, 4), "unused": nn.Linear(3, 3)}
+        for name in order.split():
+            self.add_module(name, layers[name].double())
+        self.checkpoints = checkpoints
+
+    def forward(self, x):
+        run = partial(checkpoint, use_reentrant=False) if self.checkpoints else lambda part, x: part(x)
+        return run(lambda x: self.head(torch.tanh(self.body(x))), x)
+
+
+class Twice(Headed):
+    """Its head sees each sample twice."""
+
+    def __init__(self):
+        super().__init__("body head")
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.body(torch.cat([x, -x])))).unflatten(0, (2, -1)).mean(0)
+
+
 class TestClusterNCSAM:
     def test_k_means_finds_groups_that_lie_apart(self):
         centers = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
@@ -228,6 +259,36 @@ class TestClusterNCSAM:
         small.assert_same(
             method.ascent.perturbation, [a + 0.5 * b for a, b in zip(to_rho, found.gradient, strict=True)]
         )
+
+    def test_features_are_those_of_the_layer_that_runs_last_wherever_it_is_registered(self):
+        inputs, targets = small.batch()
+        found = [self.gradient_of(Headed(order), inputs, targets) for order in HEADED]
+        for gradient in found[1:]:
+            small.assert_same(gradient, found[0])
+
+    def test_a_compiled_model_that_ran_before_has_the_features_of_its_batch(self):
+        inputs, targets = small.batch()
+        compiled = torch.compile(Headed("body head"), backend="eager")
+        compiled(inputs)
+        expected = self.gradient_of(Headed("body head"), inputs, targets)
+        small.assert_same(self.gradient_of(compiled, inputs, targets), expected)
+
+    def test_checkpointed_layers_that_run_again_are_no_features(self):
+        inputs, targets = small.batch()
+        checkpointed = Headed("body head", checkpoints=True)
+        expected = self.gradient_of(Headed("body head"), inputs, targets)
+        small.assert_same(self.gradient_of(checkpointed, inputs, targets), expected)
+
+    def test_a_last_layer_without_a_row_for_each_sample_is_refused(self):
+        with pytest.raises(ValueError, match=r"^model: ClusterNCSAM clusters .* 32 rows for 16 samples"):
+            self.gradient_of(Twice(), *small.batch())
+
+    def gradient_of(self, model, inputs, targets):
+        method = ClusterNCSAM(model, small.loss_fn, rho=0.3, flip_ratio=0.9, strength=0.5, warmup=0.0)
+        method.progress = 1.0
+        method.backward(inputs, targets)
+        named = dict(method.passes.module.named_parameters())
+        return [named[name].grad for name in sorted(named) if "unused" not in name]
 
     def test_a_model_without_a_linear_layer_is_refused(self):
         with pytest.raises(ValueError, match="^model"):

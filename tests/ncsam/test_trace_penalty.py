@@ -116,6 +116,50 @@ def test_attention_is_differentiated_twice():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+TWICE = {
+    "weight norm": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(5, 4))),
+    "weight norm of the whole": lambda: nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(5, 4), dim=None)
+    ),
+    "hardsigmoid": lambda: nn.Sequential(nn.Linear(5, 4), nn.Hardsigmoid()),
+}
+
+
+@pytest.mark.parametrize("layers", TWICE)
+@pytest.mark.parametrize("name", PENALTIES)
+def test_operations_without_a_right_second_derivative_in_torch_have_the_right_gradient(name, layers):
+    torch.manual_seed(0)
+    model = TWICE[layers]().append(nn.Tanh()).append(nn.Linear(4, 4)).double()
+    inputs, targets = batch()
+    method = PENALTIES[name](model, loss_fn, seed=3, strength=STRENGTH)
+    method.backward(inputs, targets)
+    weights = list(model.parameters())
+    direction = [torch.randn_like(weight) for weight in weights]
+    slope = sum((weight.grad * part).sum() for weight, part in zip(weights, direction, strict=True))
+    values = []
+    for step in (1e-5, -2e-5):
+        with torch.no_grad():
+            torch._foreach_add_(weights, direction, alpha=step)
+        # the draw of the step that was taken
+        method.steps = 0
+        outputs = model(inputs)
+        values.append(loss_fn(outputs, targets) + STRENGTH * method.estimated_trace(outputs))
+    torch.testing.assert_close(slope, (values[0] - values[1]) / 2e-5, rtol=1e-5, atol=1e-8)
+
+
+class OfDistances(nn.Linear):
+    def forward(self, x):
+        return torch.cdist(x, self.weight)
+
+
+def test_an_operation_without_a_second_derivative_is_refused_with_the_remedy():
+    method = JacobianPenalty(OfDistances(5, 4).double(), loss_fn, seed=0, strength=1.0)
+    with pytest.raises(
+        ValueError, match=r"^model: JacobianPenalty differentiates it twice.*plain operations"
+    ):
+        method.backward(*batch())
+
+
 REFUSED = {
     "strength": lambda: FisherPenalty(network(), loss_fn, seed=0, strength=-1.0),
     "micro_batch_size": lambda: cut_into_pieces().backward(*batch()),

@@ -328,3 +328,24 @@ def test_a_loss_module_is_cast_with_the_model(loss_fn):
     expected = long(model.double()(inputs.float().double()), labels).item()
     assert short.value() == pytest.approx(expected, rel=1e-12)
     assert all(tensor.dtype == torch.float32 for tensor in loss_fn.buffers())
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.decoder = nn.Linear(5, 5, bias=False), nn.Linear(5, 5)
+        self.decoder.weight = self.words.weight
+
+    def forward(self, x):
+        return self.decoder(torch.tanh(self.words(x)))
+
+
+def test_a_shared_weight_is_chosen_by_any_of_its_names():
+    data = torch.randn(6, 5), torch.arange(6) % 5
+
+    def is_chosen(name):
+        return name.startswith("decoder.")
+
+    whole = Objective(Tied(), nn.CrossEntropyLoss(), data)
+    assert whole.subset(parameters=is_chosen).names == ("words.weight", "decoder.bias")
+    assert Objective(Tied(), nn.CrossEntropyLoss(), data, parameters=is_chosen).n_parameters == 30

@@ -266,6 +266,46 @@ def test_bad_directions_are_named(options, field):
         landscape.random_directions(objective, **options)
 
 
+@pytest.mark.parametrize("make", [landscape.filter_normalized_directions, "normalized"])
+def test_directions_that_would_all_be_zero_are_refused_with_the_remedy(make):
+    def directions(objective, **options):
+        if make == "normalized":
+            return landscape.normalized(landscape.gradient_direction(objective), objective, **options)
+        return make(objective, 1, **options)
+
+    biases = objective_of("mlp").subset(parameters=lambda name: name.endswith("bias"))
+    with pytest.raises(ValueError, match=r"^one_dimensional: .*give one_dimensional='normalize'"):
+        directions(biases)
+    assert directions(biases, one_dimensional="normalize").vectors.any()
+    model, inputs, targets = build("mlp")
+    for weight in model.parameters():
+        nn.init.zeros_(weight)
+    with pytest.raises(ValueError, match=r"^objective: all its weights are 0"):
+        directions(Objective(model, cross_entropy, (inputs, targets)))
+
+
+class WithoutEntries(nn.Module):
+    """As a layer with no outputs, which a search over widths makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.empty = nn.Parameter(torch.zeros(0, 5))
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.layer(x) + self.empty.sum()
+
+
+def test_a_parameter_without_entries_is_no_hindrance():
+    data = torch.randn(6, 5), torch.arange(6) % 3
+    objective = Objective(WithoutEntries(), cross_entropy, data)
+    directions = landscape.filter_normalized_directions(objective, 1)
+    assert directions.vectors.any()
+    assert landscape.relative_flatness(objective).layer == "layer.weight"
+    with pytest.raises(ValueError, match=r"^parameters: 'empty' hold no number"):
+        objective.subset(parameters=lambda name: name == "empty")
+
+
 @pytest.mark.parametrize("options", [{"per": "row"}, {"one_dimensional": "skip"}])
 def test_bad_normalizations_are_named_as_the_function_names_them(options):
     objective = objective_of("mlp")

@@ -85,6 +85,12 @@ def test_bad_arguments_are_named(options, field):
         line(objective, first, extent=[1.0, 2.0])
 
 
+def test_an_extent_beyond_the_numbers_of_the_weights_dtype_is_named():
+    objective = Objective(nn.Linear(5, 3), nn.CrossEntropyLoss(), (torch.ones(2, 5), torch.tensor([0, 1])))
+    with pytest.raises(ValueError, match=r"^extent: .* torch.float32 ends at"):
+        line(objective, torch.ones(18), extent=1e39, steps=3)
+
+
 def test_a_pair_of_extents_may_be_a_list():
     objective, plane, _ = quadratic()
     found = surface(objective, plane, extent=[1.0, 2.0], steps=[3, 5])
