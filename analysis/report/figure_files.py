@@ -15,7 +15,8 @@ import figures
 from analysis import store
 from analysis.plan.errors import one_of
 from analysis.plan.run_config import Identity
-from analysis.run.measurements import DENSITY, LOSSES
+from analysis.run.measurements import DENSITY
+from analysis.run.subject import LOSSES
 from figures.style import PLAIN, TWO_COLUMNS, Style, drawing, wrong_labels
 from ncsam.options import nearest
 
