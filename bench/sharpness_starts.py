@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from analysis.run.context import RunContext
-from analysis.run.measurements import Subject
 from analysis.run.run_data import load_run_data
+from analysis.run.subject import Subject
 from analysis.run.training import new_model
 from analysis.store.run_file import load_weights, read_config
 from analysis.store.table import run_files

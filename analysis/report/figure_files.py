@@ -16,7 +16,8 @@ from analysis import store
 from analysis.plan.errors import one_of
 from analysis.plan.reading import read_study
 from analysis.plan.run_config import Identity
-from analysis.run.measurements import DENSITY, LOSSES
+from analysis.run.measurements import DENSITY
+from analysis.run.subject import LOSSES
 from figures.style import PLAIN, TWO_COLUMNS, Style, drawing, wrong_labels
 from ncsam.options import nearest
 

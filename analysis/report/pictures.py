@@ -17,7 +17,7 @@ import figures
 from analysis import store
 from analysis.plan.run_config import Identity
 from analysis.report.figure_files import DENSITY, LOSS_NAMES, SPECTRUM_NAME
-from analysis.run.measurements import LOSSES
+from analysis.run.subject import LOSSES
 from figures.sharpness_accuracy import MEASURES
 from figures.style import PLAIN, drawing
 from landscape import Surface
