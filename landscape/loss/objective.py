@@ -35,6 +35,7 @@ from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.model.copies import constant_copy, copied, measured_copy, unwrapped
 from landscape.model.derivatives import check_that_gradients_are_recorded
+from landscape.model.given_vectors import whole_vector
 from landscape.model.memory import Memory
 from landscape.model.penalty import Penalty
 from landscape.model.precision import full_float32
@@ -367,13 +368,9 @@ class Objective:
         """Weights (n,) on the objective's device; the objective's own for None.
 
         Raises:
-            ValueError: theta has another length.
+            TypeError, ValueError: theta is no vector, or has another length.
         """
-        if theta is None:
-            return self.theta
-        if theta.shape != self.theta.shape:
-            raise ValueError(f"theta: must be {tuple(self.theta.shape)}, got {tuple(theta.shape)}")
-        return theta.detach().to(self.theta)
+        return self.theta if theta is None else whole_vector("theta", theta, self.theta)
 
     def _choose(self, trainable: Sequence[str], is_chosen: Callable[[str], bool] | None) -> None:
         """Makes the chosen parameters the variables."""

@@ -15,6 +15,7 @@ from landscape.loss.matrices_by_name import matrix_of_loss
 from landscape.loss.rows_of_outputs import have_rows
 from landscape.matrices.of_objective import MatrixOfObjective
 from landscape.model.derivatives import derivative
+from landscape.model.given_vectors import vector_of
 from landscape.model.long_vectors import norm, power_of_two
 from landscape.model.precision import full_float32
 from landscape.model.weights import with_weights
@@ -60,6 +61,7 @@ class EmpiricalFisher(MatrixOfObjective):
         """
         objective = self._objective
         n = len(self._theta)
+        vectors = vector_of("vectors", vectors, self._theta)
         if vectors.ndim not in (1, 2) or len(vectors) != n:
             raise ValueError(f"vectors: must be ({n},) or ({n}, k), got {tuple(vectors.shape)}")
         block = vectors.to(objective.theta).reshape(n, -1)

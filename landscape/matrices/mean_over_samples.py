@@ -14,6 +14,7 @@ from landscape.matrices.of_objective import MatrixOfObjective
 from landscape.matrices.products import Products
 from landscape.matrices.rule import Rule
 from landscape.matrices.second_derivatives import check_second_derivatives
+from landscape.model.given_vectors import vector_of
 from landscape.model.precision import full_float32
 
 
@@ -59,6 +60,7 @@ class MeanOverSamples(MatrixOfObjective):
             RuntimeError: `torch.inference_mode()` is on, in which torch computes no derivatives.
         """
         n = len(self._theta)
+        vectors = vector_of("vectors", vectors, self._theta)
         if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
             raise ValueError(
                 f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(vectors.shape)}"
