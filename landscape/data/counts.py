@@ -81,24 +81,27 @@ def counting_by(count: Count, of_whole_batches: Callable[[], bool]) -> Counting:
         count: batch -> weight.
         of_whole_batches: whether batches are not split. The first batch tells, which is read later.
     """
+    # no functions within this one, which could not be pickled
+    of_batch = partial(_weight_by, count, of_whole_batches)
+    return Counting(partial(_weights_by, of_batch), of_batch)
 
-    def of_batch(pair: Pair) -> float:
-        found = count(pair[0] if of_whole_batches() else pair)
-        if isinstance(found, Tensor) and found.numel() != 1:
-            raise ValueError(
-                f"count: must return one number for a batch, got shape {tuple(found.shape)}; give the sum"
-            )
-        weight = float(found)
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"count: must be finite and not negative, got {weight} for a batch")
-        return weight
 
-    def of_samples(pair: Pair) -> Tensor:
-        samples = samples_in(pair)
-        parts = [pair] if samples is None else [rows_of(pair, slice(i, i + 1)) for i in range(samples)]
-        return torch.tensor([of_batch(part) for part in parts], dtype=torch.float64, device="cpu")
+def _weight_by(count: Count, of_whole_batches: Callable[[], bool], pair: Pair) -> float:
+    found = count(pair[0] if of_whole_batches() else pair)
+    if isinstance(found, Tensor) and found.numel() != 1:
+        raise ValueError(
+            f"count: must return one number for a batch, got shape {tuple(found.shape)}; give the sum"
+        )
+    weight = float(found)
+    if not 0 <= weight < float("inf"):
+        raise ValueError(f"count: must be finite and not negative, got {weight} for a batch")
+    return weight
 
-    return Counting(of_samples, of_batch)
+
+def _weights_by(of_batch: Callable[[Pair], float], pair: Pair) -> Tensor:
+    samples = samples_in(pair)
+    parts = [pair] if samples is None else [rows_of(pair, slice(i, i + 1)) for i in range(samples)]
+    return torch.tensor([of_batch(part) for part in parts], dtype=torch.float64, device="cpu")
 
 
 def counting_of(loss_fn: object) -> Counting:
@@ -114,9 +117,9 @@ def counting_of(loss_fn: object) -> Counting:
         return Counting(_one_each)
     if loss.reduction == "sum":
         ignored = loss.ignore_index if isinstance(loss, BY_PLACES) else None
-        return Counting(_one_each, of_batch=lambda _: 1.0, is_sum=True, ignored=ignored)
+        return Counting(_one_each, of_batch=_one, is_sum=True, ignored=ignored)
     if isinstance(loss, BY_PLACES):
-        return Counting(lambda pair: _places_of(loss, pair), is_known=True, ignored=loss.ignore_index)
+        return Counting(partial(_places_of, loss), is_known=True, ignored=loss.ignore_index)
     if isinstance(loss, BY_ENTRIES):
         return Counting(_entries, is_known=True)
     return Counting(_one_each)
@@ -154,6 +157,10 @@ def _labels_but(ignored: int, pair: Pair) -> Tensor:
     if not isinstance(targets, Tensor) or targets.is_floating_point():
         return ones
     return (targets != ignored).double().reshape(len(ones), -1).sum(1)
+
+
+def _one(_: Pair) -> float:
+    return 1.0
 
 
 def _one_each(pair: Pair) -> Tensor:

@@ -106,4 +106,7 @@ class Task:
         """The weight of a batch's mean loss."""
         if self.count is None:
             return counting_of(loss_fn)
-        return counting_by(self.count, lambda: self.takes_whole_batches)
+        return counting_by(self.count, self._splits_no_batch)
+
+    def _splits_no_batch(self) -> bool:
+        return self.takes_whole_batches

@@ -20,8 +20,8 @@ from landscape.loss.objective import Objective
 from landscape.loss.one_model import check_one_model
 from landscape.loss.rows_of_outputs import have_rows
 from landscape.loss.wrapped import check_whole_vectors
+from landscape.model.given_vectors import vector_of
 from landscape.model.precision import full_float32
-from landscape.model.weights import tensor_of
 from landscape.results.fields import FloatArray
 
 BATCH_NORM = ("eval", "recalibrate")
@@ -280,7 +280,7 @@ def checked_vector(objective: Objective, vector: Tensor) -> Tensor:
     Raises:
         ValueError: the vector has another length.
     """
-    vector = tensor_of(vector)
+    vector = vector_of("direction", vector, objective.theta)
     if vector.shape != objective.theta.shape:
         raise ValueError(
             f"direction: must be ({objective.n_parameters},), got {tuple(vector.shape)}; a direction belongs to the "

@@ -17,8 +17,9 @@ from landscape.guards.repeated_runs import UNORDERED, share_apart
 from landscape.loss.objective import Objective
 from landscape.loss.same_function import PRECISE, SAMPLES
 from landscape.model.copies import copied, unwrapped
+from landscape.model.given_vectors import tensor_of
 from landscape.model.recurrent_layers import avoid_cudnn_recurrence
-from landscape.model.weights import Weights, tensor_of, tensors_of, with_weights
+from landscape.model.weights import Weights, tensors_of, with_weights
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Buffers of BatchNorm. Whoever evaluates along a direction chooses whether they stay or are computed anew."""

@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from landscape.checks import check_is_tensor
 from landscape.data.batches import Batch, copied_to, tensors_in
 from landscape.data.complex_numbers import cast
 from landscape.data.counts import Count, Pair
@@ -36,6 +35,7 @@ from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
 from landscape.loss.matrices_by_name import matrix_named
 from landscape.model.copies import constant_copy, copied, measured_copy, unwrapped
 from landscape.model.derivatives import check_that_gradients_are_recorded
+from landscape.model.given_vectors import whole_vector
 from landscape.model.memory import Memory
 from landscape.model.penalty import Penalty
 from landscape.model.precision import full_float32
@@ -363,15 +363,9 @@ class Objective:
         """Weights (n,) on the objective's device; the objective's own for None.
 
         Raises:
-            TypeError: theta is no tensor.
-            ValueError: theta has another length.
+            TypeError, ValueError: theta is no vector, or has another length.
         """
-        if theta is None:
-            return self.theta
-        check_is_tensor("theta", theta, f"({self.n_parameters},)")
-        if theta.shape != self.theta.shape:
-            raise ValueError(f"theta: must be {tuple(self.theta.shape)}, got {tuple(theta.shape)}")
-        return theta.detach().to(self.theta)
+        return self.theta if theta is None else whole_vector("theta", theta, self.theta)
 
     def _choose(self, trainable: Sequence[str], is_chosen: Callable[[str], bool] | None) -> None:
         """Makes the chosen parameters the variables."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from landscape.checks import check_is_tensor
 from landscape.data.samples import Chunk
 from landscape.loss.objective import Objective
+from landscape.model.given_vectors import vector_of
 from landscape.model.precision import full_float32
 from landscape.ranks import Ranks
 
@@ -51,14 +51,15 @@ class MatrixOfObjective(ABC):
         """Vectors (n,) or (n, k) as a block (n, k) in the dtype and on the device of the weights.
 
         Raises:
-            TypeError: they are no tensor.
-            ValueError: the vectors have another length, or there are none.
+            TypeError: they are no vectors, such as a model.
+            ValueError: the vectors have another length, are complex, or there are none.
         """
         n = len(self._theta)
-        shape = f"({n},) or ({n}, k)"
-        check_is_tensor("vectors", vectors, shape)
+        vectors = vector_of("vectors", vectors, self._theta)
         if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
-            raise ValueError(f"vectors: must be {shape} with k at least 1, got {tuple(vectors.shape)}")
+            raise ValueError(
+                f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(vectors.shape)}"
+            )
         return vectors.to(self._theta).reshape(n, -1)
 
     def of_regularizer(self, block: Tensor) -> Tensor | float:  # noqa: ARG002

@@ -49,6 +49,10 @@ class Memory:
         """The memory of a copied Objective, in which nothing is kept: what is kept belongs to the one memory."""
         return self.empty()
 
+    def __reduce__(self) -> tuple[type[Memory], tuple[Any, ...]]:
+        """So it is for a pickled one."""
+        return Memory, (self.budget, self.parameters, self.vector, self.ranks)
+
     def shared(self, key: type, make: Callable[[], R]) -> R:
         """The object under a key, such as the class of a matrix. It is made when it is first asked for.
 

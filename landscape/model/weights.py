@@ -17,15 +17,11 @@ from torch.nn.utils import parametrize
 
 from landscape.model.copies import unwrapped
 from landscape.model.fully_sharded import keeps_no_gathered_weights, own_part
+from landscape.model.given_vectors import check_that_it_is_real, tensor_of
 from landscape.model.long_vectors import lengths
 
 Weights = Tensor | Iterable[Tensor] | Mapping[str, Tensor] | nn.Module
 """One vector (n,), tensors in the order of the parameters, tensors by name, or a model; NumPy arrays as tensors."""
-
-
-def tensor_of(values: object) -> Tensor:
-    """A tensor as it is, and anything else on the CPU, whatever the default device of torch."""
-    return values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class ParameterLayout:
                 f"weights: must be tensors, got the name {str(weights)!r}; load the file first (torch.load)"
             )
         if isinstance(weights, np.ndarray):
-            weights = torch.from_numpy(weights)
+            weights = tensor_of(weights)
         if isinstance(weights, nn.Module):
             weights = dict(unwrapped(weights).named_parameters())
         if isinstance(weights, Mapping):
@@ -87,7 +83,10 @@ class ParameterLayout:
                     f"weights: must be tensors of the shapes {list(map(tuple, self.shapes))}, got "
                     f"{list(map(tuple, shapes))}"
                 )
+            for part in parts:
+                check_that_it_is_real("weights", part, like)
             weights = torch.cat([part.detach().flatten().to(like) for part in parts])
+        check_that_it_is_real("weights", weights, like)
         if weights.shape != like.shape:
             raise ValueError(f"weights: must be ({len(like)},), got {tuple(weights.shape)}")
         return weights.detach().to(like)

@@ -22,7 +22,14 @@ from torch import Tensor
 from landscape.results.fields import LOSS_UNIT
 from landscape.results.files import is_open_for_writing, one_writer_at_a_time, replaced
 from landscape.results.registry import RESULT_CLASSES
-from landscape.results.trust import FAULTS, MOST_INFLATED, UntrustedError, check_path, check_trusted
+from landscape.results.trust import (
+    FAULTS,
+    MOST_INFLATED,
+    UntrustedError,
+    check_name,
+    check_path,
+    check_trusted,
+)
 from landscape.results.versions import versions
 
 NO_COORDINATES = "This is a netCDF dimension but not a netCDF variable."
@@ -72,6 +79,9 @@ def save(file: str | Path | h5py.Group, name: str, result: Any) -> None:
     if type(result) is not RESULT_CLASSES.get(type(result).__name__):
         known = ", ".join(sorted(RESULT_CLASSES))
         raise TypeError(f"result: can save {known}; got {type(result).__name__}")
+    check_name(name)
+    if not name.strip("/"):
+        raise ValueError(f"name: must be a word, got {name!r}")
     if not isinstance(file, h5py.Group):
         _save_to_path(Path(file), name, result)
         return
@@ -179,6 +189,7 @@ def load(file: str | Path | h5py.Group, name: str) -> Any:
         ValueError: the file is not HDF5, or the group does not hold a result as `save` writes it: a field is missing,
             has another type or shape, is stored outside of this file, or claims more bytes than the file has.
     """
+    check_name(name)
     if not isinstance(file, h5py.Group):
         if not Path(file).is_file():
             raise FileNotFoundError(f"file: {file} does not exist")

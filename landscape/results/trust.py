@@ -84,6 +84,21 @@ def check_trusted(group: h5py.Group, *, besides: Collection[str] = ()) -> None:
     _check_group(group.id, set(), budget, {name.encode() for name in besides})
 
 
+def check_name(name: object) -> None:
+    """Checks that HDF5 finds a result under the name under which it is saved.
+
+    Raises:
+        TypeError: it is no word.
+        ValueError: a part of it is '.', which HDF5 leaves out, or it has a zero byte, at which HDF5 ends it.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name: must be a word, got {name!r}")
+    if "." in name.split("/") or "\0" in name:
+        raise ValueError(
+            f"name: HDF5 takes no part '.' and no zero byte in a name, got {name!r}; give words, which slashes nest"
+        )
+
+
 def check_path(group: h5py.Group, name: str) -> None:
     """Checks that no link on the way to `name` leads to another place.
 

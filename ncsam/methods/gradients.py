@@ -17,6 +17,13 @@ NO_GRADIENT = (
 )
 
 
+def with_a_gradient(loss: Tensor) -> Tensor:
+    """The loss. Raises ValueError if it depends on nothing that torch recorded."""
+    if not loss.requires_grad:
+        raise ValueError(NO_GRADIENT)
+    return loss
+
+
 @dataclass
 class Reached:
     """The trainable parameters that a loss reaches, by their places, and those of them with sparse gradients."""
@@ -42,8 +49,7 @@ def gradient_and_reached(
     parameters = trainable_parameters(model)
     if not parameters:
         raise ValueError("model: none of its parameters requires a gradient")
-    if not loss.requires_grad:
-        raise ValueError(NO_GRADIENT)
+    with_a_gradient(loss)
     try:
         found = (
             gradients_by_backward(loss, parameters, retain_graph=retain_graph)

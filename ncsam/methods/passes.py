@@ -31,7 +31,7 @@ from ncsam.methods.batches import (
 )
 from ncsam.methods.call_checks import check_that_it_has_rows, warn_of_probabilities
 from ncsam.methods.called_objects import objects_called
-from ncsam.methods.gradients import Reached, gradient_and_reached
+from ncsam.methods.gradients import Reached, gradient_and_reached, with_a_gradient
 from ncsam.methods.guessed_weights import GuessedWeights
 from ncsam.methods.loss_checks import check_that_pieces_add_up, checked_loss
 from ncsam.methods.outside_parameters import check_that_all_are_the_models
@@ -200,7 +200,7 @@ class Passes:
             over_ranks: whether the outputs are those of the wrapped model, so that the ranks average the gradient.
         """
         with self._waiting(over_ranks or self.ranks.waits_in_passes):
-            self._scale(loss).backward()
+            self._scale(with_a_gradient(loss)).backward()
 
     def accumulate(self, gradients: list[Tensor]) -> None:
         """Adds gradients that a method combined to `.grad`, as `backward` would.

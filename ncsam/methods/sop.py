@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot, softmax
 
 from ncsam.counted_mean import mean_over
+from ncsam.methods.gradients import with_a_gradient
 from ncsam.methods.known_losses import has_label, ignored_or_default
 from ncsam.methods.method import Method
 from ncsam.methods.plain_loss import check_plain_cross_entropy
@@ -88,7 +89,7 @@ class SOP(Method):
         counts = has_label(self.loss_fn, targets)
         labels = targets.where(counts, 0)
         of_noise, squares = sop_losses(outputs.detach(), labels, u, v, counts)
-        moved = torch.autograd.grad(of_noise + squares, [u, v])
+        moved = torch.autograd.grad(with_a_gradient(of_noise + squares), [u, v])
         loss, _ = sop_losses(outputs, labels, u.detach(), v.detach(), counts)
         self.passes.backward_of(loss)
         # a scaler skips the step of a pass that overflowed; the noise must not move either

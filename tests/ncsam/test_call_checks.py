@@ -7,7 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from ncsam import NCSAM, SAM, Plain, Split, corrupt_labels, load_dataset, make_dataset
+from ncsam import (
+    NCSAM,
+    SAM,
+    SOP,
+    CoTeaching,
+    JacobianPenalty,
+    Plain,
+    RegCE,
+    Split,
+    corrupt_labels,
+    load_dataset,
+    make_dataset,
+)
 from ncsam.label_noise import human_labels
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -191,3 +203,21 @@ def test_noisy_labels_print_the_rate_that_they_have():
         "NoisyLabels(kind='symmetric', rate=0.4, seed=3, 3 classes: 5 of 12 labels are wrong, realised_rate=0.416667)"
     )
     assert "0 of 12 labels are wrong" in repr(human_labels(TARGETS, TARGETS))
+
+
+WITHOUT_SETTINGS = {
+    "plain": lambda: Plain(network(), cross_entropy),
+    "jacobian-penalty": lambda: JacobianPenalty(network(), cross_entropy, seed=0, strength=1.0),
+    "sop": lambda: SOP(network(), cross_entropy, samples=12, seed=0),
+    "co-teaching": lambda: CoTeaching(network(), cross_entropy, peer=network(), forget_rate=0.25),
+    "regce": lambda: RegCE(network(), cross_entropy),
+    "sam": sam,
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_SETTINGS)
+def test_a_step_without_gradients_says_what_turns_them_off(name):
+    method = WITHOUT_SETTINGS[name]()
+    method.progress = 0.5
+    with torch.no_grad(), pytest.raises(ValueError, match=r"^loss_fn: .* outside of torch.no_grad"):
+        method.backward(INPUTS, TARGETS, torch.arange(12))

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from landscape import EmpiricalFisher, Objective, filter_normalized_directions, line, top_eigenvalues
+from landscape import Objective, filter_normalized_directions, line, top_eigenvalues
 from tests.conftest import build, dense_hessian, flat, loss_of_vector, some_vectors
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -231,14 +231,8 @@ def test_wrong_vector_lengths_are_named():
         objective.hvp(torch.ones(objective.n_parameters, 0))
     with pytest.raises(ValueError, match="^vectors"):
         objective.hvp(torch.tensor(1.0))
-    for other in (np.ones(objective.n_parameters), [1.0] * objective.n_parameters):
-        for multiply in (objective.hvp, objective.ggnvp, EmpiricalFisher(objective).__matmul__):
-            with pytest.raises(TypeError, match="^vectors: must be a tensor .*; torch.as_tensor makes one"):
-                multiply(other)
-        with pytest.raises(TypeError, match="^theta: must be a tensor .*; torch.as_tensor makes one"):
-            objective.value(other)
-        with pytest.raises(TypeError, match="^start: must be a tensor .*; torch.as_tensor makes one"):
-            top_eigenvalues(objective, start=other)
+    with pytest.raises(TypeError, match="^start: must be a tensor .*; torch.as_tensor makes one"):
+        top_eigenvalues(objective, start=np.ones(objective.n_parameters))
     with pytest.raises(ValueError, match="^start: must be"):
         top_eigenvalues(objective, start=objective.theta)
     with pytest.raises(ValueError, match="^theta"):

@@ -392,3 +392,12 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are(tmp_path):
     save(file, "train/plane", plane())
     with pytest.raises(KeyError, match="no 'plane' in .*; there is 'test/plane', 'train/plane'"):
         load(file, "plane")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a/./c", ValueError), ("a\0b", ValueError), ("", ValueError), (7, TypeError), (None, TypeError)],
+)
+def test_names_under_which_nothing_would_be_found_are_refused(name, kind, objective, tmp_path):
+    with pytest.raises(kind, match="^name: "):
+        save(tmp_path / "results.h5", name, trace(objective, max_products=10))
