@@ -171,16 +171,6 @@ def test_a_maximum_inside_the_ball_is_found():
     assert found.converged
 
 
-def test_in_float32_a_ball_may_be_so_large_that_squares_are_infinite():
-    data = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
-    objective = Objective(model, nn.CrossEntropyLoss(), data)
-    # far out the units are saturated and the loss grows in proportion to the radius
-    near, far = (sharpness(objective, rho=rho, restarts=1).value / rho for rho in (1e15, 1e20))
-    assert far == pytest.approx(near, rel=0.01)
-
-
 def test_what_had_no_time_to_converge_says_so():
     curvature = SPECTRA["flat"].tolist()
     short = sharpness(quadratic(curvature, [0.0] * 200), rho=1.0, steps=2, restarts=1)
