@@ -1,5 +1,7 @@
 """The first pass over the data compares each chunk with its halves, and some of its samples with some before."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -195,7 +197,7 @@ class Counted(nn.Module):
         self.inner, self.passes = inner, [0]
 
     def __deepcopy__(self, known):
-        copied = Counted(self.inner)
+        copied = Counted(copy.deepcopy(self.inner, known))
         copied.passes = self.passes
         return copied
 
