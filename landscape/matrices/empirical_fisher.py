@@ -56,12 +56,13 @@ class EmpiricalFisher(MatrixOfObjective):
         """The matrix times a vector (n,) or a block of vectors (n, k).
 
         Raises:
-            TypeError: the vectors are no tensor.
+            TypeError: they are no vectors, such as a model.
             ValueError: the vectors have another length, there are none, or the products of gradients are no numbers of
                 the dtype.
         """
         objective = self._objective
-        block = self.block_of(vectors)
+        vectors = self.own_vectors(vectors)
+        block = vectors.reshape(len(vectors), -1)
         total = torch.zeros(block.shape, dtype=torch.float64, device=self.device)
         with objective.exclusive:
             with objective.ranks.together():

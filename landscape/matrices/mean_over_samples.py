@@ -54,12 +54,13 @@ class MeanOverSamples(MatrixOfObjective):
         """The matrix times a vector (n,) or a block of vectors (n, k).
 
         Raises:
-            TypeError: the vectors are no tensor.
+            TypeError: they are no vectors, such as a model.
             ValueError: the vectors have another length, there are none, or the second derivatives of the model are
                 wrong.
             RuntimeError: `torch.inference_mode()` is on, in which torch computes no derivatives.
         """
-        objective, block = self._objective, self.block_of(vectors)
+        objective, vectors = self._objective, self.own_vectors(vectors)
+        block = vectors.reshape(len(vectors), -1)
         with objective.exclusive:
             with objective.ranks.together():
                 objective.check_that_derivatives_exist()

@@ -47,20 +47,18 @@ class MatrixOfObjective(ABC):
         """The device on which products are computed."""
         return self._objective.device
 
-    def block_of(self, vectors: Tensor) -> Tensor:
-        """Vectors (n,) or (n, k) as a block (n, k) in the dtype and on the device of the weights.
+    def own_vectors(self, vectors: object) -> Tensor:
+        """Vectors (n,) or (n, k) that a caller gave, in the dtype and on the device of the weights.
 
         Raises:
             TypeError: they are no vectors, such as a model.
             ValueError: the vectors have another length, are complex, or there are none.
         """
         n = len(self._theta)
-        vectors = vector_of("vectors", vectors, self._theta)
-        if vectors.ndim not in (1, 2) or len(vectors) != n or vectors.numel() == 0:
-            raise ValueError(
-                f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(vectors.shape)}"
-            )
-        return vectors.to(self._theta).reshape(n, -1)
+        own = vector_of("vectors", vectors, self._theta)
+        if own.ndim not in (1, 2) or len(own) != n or own.numel() == 0:
+            raise ValueError(f"vectors: must be ({n},) or ({n}, k) with k at least 1, got {tuple(own.shape)}")
+        return own.to(self._theta)
 
     def of_regularizer(self, block: Tensor) -> Tensor | float:  # noqa: ARG002
         """What a regularizer, which no sample enters, adds to the product with a block (n, k)."""

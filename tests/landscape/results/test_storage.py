@@ -1,6 +1,4 @@
 import dataclasses
-import importlib.metadata
-import json
 import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -44,18 +42,6 @@ from tests.drawn import drawn
 def objective():
     model, inputs, targets = build("mlp")
     return Objective(model.float(), nn.CrossEntropyLoss(), (inputs.float(), targets))
-
-
-def test_a_stored_result_says_by_which_versions_and_a_file_that_does_not_is_read(objective, tmp_path):
-    file = tmp_path / "results.h5"
-    save(file, "loss", average_sharpness(objective, max_draws=8))
-    with h5py.File(file, "a") as opened:
-        versions = json.loads(opened["loss"].attrs["versions"])
-        assert (versions["torch"], versions["numpy"]) == (torch.__version__, np.__version__)
-        assert versions["ncsam"] == importlib.metadata.version("ncsam")
-        whole = load(opened, "loss")
-        del opened["loss"].attrs["versions"]
-    assert load(file, "loss") == whole
 
 
 def all_results(objective):
