@@ -21,6 +21,7 @@ STUDIES = (
 )
 JUDGED = (
     "theory",
+    "along-fixed",
     "redrawn-cells",
     "static-cells",
     "explanations",
@@ -286,9 +287,9 @@ def test_the_table_at_equal_training_loss_is_the_committed_one():
 
 
 def test_what_is_said_at_equal_training_loss_is_in_the_tables():
-    along = table("along", "verdicts")
-    assert set(along["claim_verdict"]) == {"supported in these cells"}
-    effects = along.set_index("effect")
+    along, fixed_alone = table("along", "verdicts"), table("along-fixed", "verdicts")
+    assert set(along["claim_verdict"]) == set(fixed_alone["claim_verdict"]) == {"supported in these cells"}
+    effects, effects_of_fixed = along.set_index("effect"), fixed_alone.set_index("effect")
     at_loss = table_named("equal-loss").set_index(["noise_kind", "noise_rate"])
     fixed = at_loss.loc["symmetric"]
     f4, f4_highest = (
@@ -297,9 +298,14 @@ def test_what_is_said_at_equal_training_loss_is_in_the_tables():
         ]
         for level in ("lowest", "highest")
     )
-    l4 = effects.loc[
-        "tr J^T J at the lowest equal training loss, observed labels against noise rate, SGD > 0"
-    ]
+    l4, gauss_newton = (
+        effects_of_fixed.loc[
+            f"{measure} at the lowest equal training loss, observed labels against noise rate, SGD > 0"
+        ]
+        for measure in ("tr J^T J", "trace of the Gauss-Newton matrix")
+    )
+    not_told_apart = fixed_alone[fixed_alone["verdict"] == "inconclusive"]["effect"]
+    assert len(not_told_apart) == len(fixed_alone) - 3
     last = table("redrawn", "verdicts").set_index("effect")["estimate"]
     gap = last["tr J^T J, observed labels, SGD: redrawn labels less fixed ones < 0"]
     times = {
@@ -314,6 +320,7 @@ def test_what_is_said_at_equal_training_loss_is_in_the_tables():
             f"against {-gap:.2f} at the last epoch",
             f"{l4['estimate']:.2f} decades per 100% [{l4['low']:.2f}, {l4['high']:.2f}]",
             whole,
+            f"grows too, by {gauss_newton['estimate']:.2f} decades",
             f"{times['1.2']:.1f} times as large at 1.2 nat, {times['0.8']:.1f} times at 0.8 and "
             f"{times['0.4']:.1f} times at 0.4",
             f"{fixed.loc[0.0, 'epoch 1'] / fixed.loc[0.6, 'epoch 1']:.0f} times less",
