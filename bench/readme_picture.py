@@ -51,7 +51,7 @@ def main() -> None:
     study = next(run for run, _ in found)
     figure = figures.shaded_relief(
         [panel(arguments.results, method, surfaces) for method in METHODS],
-        loss_name="training loss",
+        loss_name="cross-entropy, observed labels",
         about=f"{study.dataset}, {RATE:.0%} wrong labels.",
         width=WIDTH,
     )

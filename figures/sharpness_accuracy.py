@@ -111,7 +111,7 @@ def _tau(runs: pd.DataFrame, measure: str) -> str:
         return ""
     found = scipy.stats.kendalltau(means[measure], means["test_accuracy"])
     defined = np.isfinite(found.statistic) and np.isfinite(found.pvalue)
-    return f"τ = {found.statistic:+.2f}, p = {found.pvalue:.2g}, {len(means)} methods" if defined else ""
+    return f"τ = {found.statistic:+.2f}, p = {found.pvalue:.2g}\n{len(means)} methods" if defined else ""
 
 
 def _missing(runs: pd.DataFrame, measures: Sequence[tuple[str, str]]) -> str:
