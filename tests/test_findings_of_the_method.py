@@ -195,3 +195,37 @@ def test_what_is_said_of_the_settings_is_in_the_table():
             )
         }
     )
+
+
+def test_what_is_said_of_early_noise_and_true_labels_in_the_quick_study_is_in_the_table():
+    verdicts = table_named("quick-verdicts")
+    of_claims = verdicts.drop_duplicates("claim").set_index("claim")["claim_verdict"]
+    assert of_claims["E8"] == of_claims["S1"] == "contradicted in these cells"
+    assert of_claims["E5"] == "supported in these cells"
+    effects = verdicts.drop_duplicates("effect").set_index("effect")
+    tenth = "mean over the first tenth of the epochs"
+    early = (
+        100 * effects.loc[f"wrong labels memorized, {tenth}: SAM less SGD < 0", ["estimate", "low", "high"]]
+    )
+    fitted = effects.loc[f"right labels fitted, {tenth}: SAM less SGD = 0, within the margin", "estimate"]
+    equal = effects.loc[
+        "wrong labels memorized when seven eighths of the right labels are first fitted: SAM less SGD < 0"
+    ]
+    assert equal["verdict"] == "equivalent in these cells"
+    lost = (
+        -100
+        * effects.loc[
+            "clean test accuracy, last epoch: SAM, oracle less SAM > 0", ["estimate", "high", "low"]
+        ]
+    )
+    step = effects[effects.index.str.startswith("step along")]["estimate"].iloc[0]
+    assert_said(
+        {
+            "findings/quick": (
+                "memorizes {:.1f} points more wrong labels than SGD [{:.1f}, {:.1f}]".format(*early),
+                f"though {-100 * fitted:.0f} points fewer right ones",
+                "is {:.1f} points [{:.1f}, {:.1f}] less accurate than SAM".format(*lost),
+                f"after {1 + step:.0%} of the way",
+            )
+        }
+    )
