@@ -46,7 +46,7 @@ def of_wrong_labels(seed):
 
 
 def drawn_in_line(objective, seed):
-    along = filter_normalized_directions(objective, 1, seed=seed)
+    along = filter_normalized_directions(objective, 1, seed=seed, one_dimensional="normalize")
     return line(objective, along, steps=3, samples=300, seed=seed).center_accuracy
 
 
