@@ -20,7 +20,7 @@ import figures
 from analysis.cli.drawn_samples import DrawnSamples, drawn_samples
 from analysis.cli.png import write_png
 from analysis.cli.python_names import called, found
-from analysis.printable import say
+from analysis.printable import printable, say
 from landscape import (
     Objective,
     Surface,
@@ -119,11 +119,11 @@ class Measurement:
         with checkpoint.open("rb") as weights:
             digest = hashlib.file_digest(weights, "sha256").hexdigest()
         about = {
-            "checkpoint": checkpoint.name,
+            "checkpoint": printable(checkpoint.name),
             "checkpoint_sha256": digest,
-            "model": self.model,
-            "data": self.data,
-            "loss": self.loss or "cross-entropy",
+            "model": printable(self.model),
+            "data": printable(self.data),
+            "loss": printable(self.loss or "cross-entropy"),
             "device": self.device,
             "seed": self.seed,
         }

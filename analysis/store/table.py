@@ -50,15 +50,15 @@ def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.D
         runs: the runs, in the order of the table.
         records: path -> record of each run that has finished.
     """
-    index = _index_of(root, runs, records)
+    index = _index_of(root, runs, records, _fingerprint_of(root, _files_of(root)))
     _write(root, index)
     return index.table
 
 
-def _index_of(root: Path, runs: list[Run], records: dict[str, Record]) -> Index:
+def _index_of(root: Path, runs: list[Run], records: dict[str, Record], files: str) -> Index:
     finished = [run.path for run in runs if run.path in records]
     table = pd.DataFrame([records[path].row for path in finished])
-    return Index(table, finished, _fingerprint_of(root, finished), _fingerprint_of(root, _files_of(root)))
+    return Index(table, finished, _fingerprint_of(root, finished), files)
 
 
 def _write(root: Path, index: Index) -> None:
@@ -180,6 +180,8 @@ def _made_anew(root: Path, doubt: BrokenFileError) -> Index:
         runs = final_runs(read_study(root / "study.toml"))
     except (FileNotFoundError, ValueError) as error:
         raise StoreError(f"{doubt}; it cannot be made anew, as {error}") from error
+    # before the files are read: the index of a study that goes on meanwhile does not fit its files, and is made again
+    files = _fingerprint_of(root, _files_of(root))
     records = {}
     for run in runs:
         with suppress(FileNotFoundError, StoreError):
@@ -190,7 +192,7 @@ def _made_anew(root: Path, doubt: BrokenFileError) -> Index:
         raise StoreError(
             f"{doubt}; it cannot be made anew, as there is no whole run file; run 'ncsam study' again"
         )
-    index = _index_of(root, runs, records)
+    index = _index_of(root, runs, records, files)
     with suppress(OSError):
         _write(root, index)
     return index

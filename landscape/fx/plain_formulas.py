@@ -86,7 +86,7 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """v g / ||v||. The derivative of torch's own backward treats ||v|| as a constant, which is wrong."""
     if dim == -1:
         return v * (g / torch.linalg.vector_norm(v))
-    others = [axis for axis in range(v.ndim) if axis != dim]
+    others = [axis for axis in range(v.ndim) if axis != dim % v.ndim]
     return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=True))
 
 

@@ -15,7 +15,7 @@ def tensor_of(values: object) -> Tensor:
         # torch takes no other byte order, no strides that run backward, and nothing longer than float64
         dtype = values.dtype.newbyteorder("=")
         longest = {"f": np.dtype(np.float64), "c": np.dtype(np.complex128)}.get(dtype.kind, dtype)
-        values = np.ascontiguousarray(values, longest if dtype.itemsize > longest.itemsize else dtype)
+        values = np.asarray(values, longest if dtype.itemsize > longest.itemsize else dtype, order="C")
     return values if isinstance(values, Tensor) else torch.as_tensor(values, device="cpu")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,13 +34,29 @@ class ParameterLayout:
 
     @staticmethod
     def chosen(model: nn.Module, names: Iterable[str], is_chosen: Callable[[str], bool] | None) -> list[str]:
-        """Those of the names whose parameter is chosen, by any of its names: modules may share one parameter."""
+        """Those of the names whose parameter is chosen, by any of its names: modules may share one parameter.
+
+        Warns:
+            UserWarning: a shared parameter is chosen by some of its names alone.
+        """
         if is_chosen is None:
             return list(names)
         known: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             known.setdefault(id(parameter), []).append(name)
-        return [name for name in names if any(map(is_chosen, known[id(model.get_parameter(name))]))]
+        chosen = []
+        for name in names:
+            shared = known[id(model.get_parameter(name))]
+            asked = [is_chosen(each) for each in shared]
+            if any(asked):
+                chosen.append(name)
+            if any(asked) and not all(asked):
+                warnings.warn(
+                    f"parameters: {' and '.join(map(repr, shared))} are one parameter, which is a variable because it "
+                    f"is chosen by {shared[asked.index(True)]!r}; choose all of its names, or none",
+                    stacklevel=2,
+                )
+        return chosen
 
     @cached_property
     def sizes(self) -> list[int]:

@@ -241,16 +241,17 @@ def _normalize(vector: Tensor, objective: Objective, per: str, one_dimensional: 
 
 def _check_that_weights_have_norms(objective: Objective, one_dimensional: str) -> None:
     """Raises ValueError if each direction would be 0, and each line and surface flat."""
-    weights = objective.unflatten(objective.theta).values()
+    weights = list(objective.unflatten(objective.theta).values())
     if one_dimensional == "zero" and all(weight.ndim < 2 for weight in weights):
         raise ValueError(
             "one_dimensional: all weights of the objective are one-dimensional, as biases and those of BatchNorm are, "
             "and 'zero' leaves these out, so that every direction would be 0; give one_dimensional='normalize'"
         )
-    if not objective.theta.any():
+    drawn = [weight for weight in weights if weight.ndim > 1 or one_dimensional != "zero"]
+    if not any(weight.any() for weight in drawn):
         raise ValueError(
-            "objective: all its weights are 0, and directions get the norms of the weights, so that every direction "
-            "would be 0; give directions of your own by given_direction"
+            "objective: all its weights are 0 where a direction moves them, and directions get the norms of the "
+            "weights, so that every direction would be 0; give directions of your own by given_direction"
         )
 
 

@@ -64,7 +64,7 @@ class SharpnessAwareTrainer(Trainer):
             self.accelerator.backward = lambda loss, **_: found.append(loss)
             try:
                 super(SharpnessAwareTrainer, self).training_step(
-                    module, dict(as_given(inputs)), num_items_in_batch
+                    module, dict(as_given(inputs, module)), num_items_in_batch
                 )
             finally:
                 self.accelerator.backward = backward

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -15,11 +15,11 @@ UNCHANGING = (Tensor, bool, int, float, complex, str, bytes, type(None))
 """What a tree is copied with leaf by leaf: tensors, and what no one can change."""
 
 
-def as_given(batch: Batch) -> Batch:
+def as_given(batch: Batch, model: nn.Module | None = None) -> Batch:
     """A copy of a batch for one pass, whose model or loss may change it: in place, or by taking entries out of a dict.
 
     A later pass over the same batch would see what the earlier one left. An object that cannot be copied is handed out
-    as it is.
+    as it is. Parts and weights of the model that a batch holds stay those of the model.
     """
     if batch is None or isinstance(batch, Tensor):
         return _copied(batch)
@@ -27,7 +27,8 @@ def as_given(batch: Batch) -> Batch:
         return tree_map(_copied, batch)
     try:
         with _CopiedAsGiven():
-            return copy.deepcopy(batch)
+            own = (*model.modules(), *model.parameters()) if model is not None else ()
+            return copy.deepcopy(batch, {id(part): part for part in own})
     except Exception:
         # the class of a batch may raise any error; most passes change nothing
         return batch
@@ -37,7 +38,9 @@ def _copied(leaf: Any) -> Any:
     # torch lets nobody write to a leaf that requires a gradient, and the caller may want its gradient
     if not isinstance(leaf, Tensor) or leaf.requires_grad:
         return leaf
-    return leaf.clone()
+    made = leaf.clone()
+    made.__dict__.update(leaf.__dict__)
+    return made
 
 
 class _CopiedAsGiven(TorchFunctionMode):

@@ -28,23 +28,36 @@ def deep_copy(field: str, module: nn.Module, memo: dict[int, Any] | None = None)
     made: nn.Module = copy.deepcopy(module, memo)
     if _difference(module, made) is None:
         return made
+    del made
     own = [part for part in module.modules() if _copies_itself(part)]
+    classes = ", ".join(sorted({type(part).__name__ for part in own})) or type(module).__name__
+    remedy = f"let {classes} copy all it holds in __deepcopy__, or leave __deepcopy__ out"
+    try:
+        made = _copied_by_state(module, own, known)
+    except Exception as error:  # a class may fail to be copied in any way
+        raise TypeError(
+            f"{field}: a part shares itself with its copies, and cannot be copied: {error}; {remedy}"
+        ) from error
+    if (name := _difference(module, made)) is not None:
+        raise TypeError(
+            f"{field}: a copy by copy.deepcopy shares {name or 'the module'!r} with it, or gives it other values, so "
+            f"that what is done to the copy would be done to it; {remedy}"
+        )
+    return made
+
+
+def _copied_by_state(module: nn.Module, own: list[nn.Module], known: dict[int, Any]) -> nn.Module:
+    """A copy in which the parts that copy themselves are made of what `pickle` would store of them."""
     states = []
     for part in own:
         reduced: Any = part.__reduce_ex__(4)
-        make, arguments, state, *_ = reduced
+        make, arguments, state = (*reduced, None)[:3]
         known[id(part)] = make(*arguments)
         states.append((part, state))
     for part, state in states:
-        known[id(part)].__setstate__(copy.deepcopy(state, known))
-    made = copy.deepcopy(module, known)
-    if (name := _difference(module, made)) is not None:
-        classes = ", ".join(sorted({type(part).__name__ for part in own})) or type(module).__name__
-        raise TypeError(
-            f"{field}: a copy by copy.deepcopy shares {name or 'the module'!r} with it, or gives it other values, so "
-            f"that what is done to the copy would be done to it; let {classes} copy all it holds in __deepcopy__, or "
-            "leave __deepcopy__ out"
-        )
+        if state is not None:
+            known[id(part)].__setstate__(copy.deepcopy(state, known))
+    made: nn.Module = copy.deepcopy(module, known)
     return made
 
 
@@ -55,14 +68,17 @@ def _copies_itself(part: nn.Module) -> bool:
 
 
 def _difference(module: nn.Module, made: nn.Module) -> str | None:
-    """The first part, weight or buffer that a copy shares, lacks or has otherwise; None if it is a copy."""
+    """The first part, weight or buffer that a copy shares, lacks, unties or has otherwise; None if it is a copy."""
     parts = {id(part) for part in made.modules()}
     for name, part in module.named_modules():
         if id(part) in parts:
             return name
     copies = dict(_tensors(made))
+    first: dict[int, str] = {}
     for name, tensor in _tensors(module):
         if name not in copies or copies[name] is tensor or not _is_copy(copies[name], tensor):
+            return name
+        if copies[name] is not copies[first.setdefault(id(tensor), name)]:
             return name
     return None
 

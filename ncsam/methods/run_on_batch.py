@@ -15,7 +15,7 @@ from ncsam.methods.loss_checks import check_that_inputs_fit
 
 def run_as_given(run: Forward | None, model: nn.Module, inputs: Batch, *, is_whole: bool = False) -> Any:
     """The outputs of the model, by `run` or as `run_on_batch` says, for the inputs as the caller gave them."""
-    own = as_given(inputs)
+    own = as_given(inputs, model)
     return run_on_batch(model, own, is_whole=is_whole) if run is None else run(model, own)
 
 

@@ -43,7 +43,7 @@ def refusing_what_has_no_second_derivative(method: str) -> Iterator[None]:
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """v g / ||v||. The derivative of torch's own backward treats ||v|| as a constant, which is wrong."""
-    axes = None if dim == -1 else [axis for axis in range(v.ndim) if axis != dim]
+    axes = None if dim == -1 else [axis for axis in range(v.ndim) if axis != dim % v.ndim]
     return v * (g / torch.linalg.vector_norm(v, dim=axes, keepdim=axes is not None))
 
 

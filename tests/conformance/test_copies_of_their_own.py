@@ -129,3 +129,25 @@ class Whole(nn.Module):
 def test_a_model_that_cannot_be_copied_in_any_way_is_refused_with_the_remedy():
     with pytest.raises(TypeError, match=r"model: a copy by copy.deepcopy shares .*Whole copy all it holds"):
         Objective(Whole(), cross_entropy, samples())
+
+
+class Untying(nn.Module):
+    """Two layers of one weight, whose copies have a weight each."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs):
+        return self.second(torch.tanh(self.first(inputs)))
+
+    def __deepcopy__(self, memo):
+        made = Untying()
+        made.first, made.second = copy.deepcopy(self.first), copy.deepcopy(self.second)
+        return made
+
+
+def test_a_model_whose_copies_untie_its_weights_is_measured_tied():
+    objective = Objective(Untying(), nn.CrossEntropyLoss(), (torch.randn(6, 3), torch.arange(6) % 3))
+    assert objective.n_parameters == 9

@@ -70,7 +70,7 @@ def test_unreached_parameters_are_zero_rows_and_columns(linearize):
 
 
 @pytest.mark.parametrize("linearize", [False, True])
-@pytest.mark.parametrize("dim", [0, None])
+@pytest.mark.parametrize("dim", [0, -2, None])
 def test_the_hessian_of_weight_normalization_is_that_of_its_gradients_differences(linearize, dim):
     """torch's double backward takes the norm for a constant: 36% asymmetric, and so in all that rest on it."""
     _, inputs, targets = build("mlp")

@@ -11,6 +11,7 @@ from torch import nn
 from torch.fx import graph_module
 
 from landscape import GaussNewton, Hessian, Objective, filter_normalized_directions, surface
+from landscape.fx.tracing import traced
 from tests.conftest import build, dense_hessian, some_vectors
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -302,3 +303,20 @@ def test_products_of_cuda_graphs_are_taken_before_the_next_overwrites_them(monke
     )
     vectors = some_vectors(objective.n_parameters)
     torch.testing.assert_close(objective.hvp(vectors), dense_hessian(model, inputs, targets) @ vectors)
+
+
+def test_the_error_that_the_caller_handles_keeps_its_frames():
+    def fails(theta):
+        raise RuntimeError("cannot be traced")
+
+    def of_the_caller():
+        held = "what a debugger shows"
+        raise ValueError(held)
+
+    try:
+        of_the_caller()
+    except ValueError as error:
+        with pytest.raises(RuntimeError, match="cannot be traced"):
+            traced(fails, torch.ones(2))
+        left = error.__traceback__.tb_next.tb_frame.f_locals
+    assert left == {"held": "what a debugger shows"}

@@ -85,3 +85,17 @@ def test_a_pickled_or_copied_objective_measures_the_same(is_same):
     again = is_same(measured)
     assert again.value() == measured.value()
     np.testing.assert_allclose(top_eigenvalues(again).values, values, rtol=1e-5)
+
+
+def test_numpy_weights_of_no_dimension_are_taken():
+    class Scaled(nn.Linear):
+        def __init__(self):
+            super().__init__(5, 3)
+            self.scale = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, inputs):
+            return self.scale * super().forward(inputs)
+
+    measured = Objective(Scaled(), nn.CrossEntropyLoss(), DATA)
+    own = {name: tensor.numpy() for name, tensor in measured.unflatten(measured.theta).items()}
+    assert torch.equal(measured.flatten(own), measured.theta)
