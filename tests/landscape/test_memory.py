@@ -102,10 +102,10 @@ def peaks(pytestconfig):
     not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel keeps no peak to reset"
 )
 @pytest.mark.parametrize(
-    ("what", "most"), [("directions", 4), ("gradient", 4.5), ("eigenvalue", 8), ("sharpness", 7)]
+    ("what", "most"), [("directions", 4), ("gradient", 4.5), ("eigenvalue", 8), ("sharpness", 7.5)]
 )
 def test_copies_of_the_weights_that_are_held(what, most, peaks):
-    # what glibc keeps of freed blocks differs between runs by up to a size: 6.0 to 7.0 and 4.1 to 6.7 for the last two
+    # what glibc keeps of freed blocks differs between runs by up to a size: 6.0 to 7.0 and 4.1 to 7.1 for the last two
     assert peaks[what] <= most
 
 
