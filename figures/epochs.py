@@ -72,7 +72,7 @@ def sharpness_over_epochs(
             figure,
             style,
             f"{style_sheet.data_of(runs)}: line: mean over seeds; band: smallest to largest; the same training samples "
-            f"for all. {_what_the_edge_says(momentum) if measured[0][0] == EIGENVALUE else ''}"
+            f"for all. {_what_the_edge_says(momentum, weight_decay) if measured[0][0] == EIGENVALUE else ''}"
             f"{_missing(runs, measured)}",
         )
     return figure
@@ -93,10 +93,11 @@ def _curve(
     mean_over_seeds(ax, by_epoch, method, looks)
 
 
-def _what_the_edge_says(momentum: float | None) -> str:
+def _what_the_edge_says(momentum: float | None, weight_decay: float) -> str:
     if momentum is None:
         return ""
     edge = f"2 (1 + {momentum:g}) / learning rate" if momentum else "2 / learning rate"
+    edge += f" - {weight_decay:g}" if weight_decay else ""
     return f"Beyond the dashed line, {edge}, gradient descent is unstable; small batches move that edge. "
 
 

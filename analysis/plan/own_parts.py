@@ -82,17 +82,17 @@ def read_own_part(path: Path) -> OwnPart:
 def fault_of_own_parts(error: Exception) -> str:
     """One line for an error that a part of the user's may have caused; empty if no file of the user was executed.
 
-    It names the last line of the user's file on the way to the error. If there is none, a part that was called or read
-    is not what its registry takes.
+    It names the last line of the user's file on the way to the error. If there is none, either a part that was called
+    or read is not what its registry takes, or ncsam itself is at fault.
     """
     if not LOADED:
         return ""
     names = {part.name for part in LOADED.values()}
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in names]
-    where = (
-        f"{lines[-1].filename}, line {lines[-1].lineno}" if lines else f"a part of {', '.join(sorted(names))}"
-    )
-    return f"--with: {where}: {type(error).__name__}: {error}; docs/own_parts.md says what each part takes and returns"
+    said = f"{type(error).__name__}: {error}; docs/own_parts.md says what each part takes and returns"
+    if lines:
+        return f"--with: {lines[-1].filename}, line {lines[-1].lineno}: {said}"
+    return f"--with: a part of {', '.join(sorted(names))}, or ncsam itself: {said}"
 
 
 def named(parts: list[OwnPart]) -> dict[str, str]:

@@ -83,7 +83,7 @@ def _curvature(runs: pd.DataFrame, where: str, judgements: list[Judgement]) -> s
     name, tested = str(runs["method"].iloc[0]), ""
     of_method = runs[runs["method"] == name]
     for label, prediction, effect in _tests(judgements, EIGENVALUE, Trend):
-        if isinstance(prediction, Trend) and not tested:
+        if isinstance(prediction, Trend) and _is_growth_with_noise(prediction) and not tested:
             name, of_method = prediction.method.title, select(runs, prediction.method)
             said = GROWTH.get(effect.verdict, "may grow or fall with the share of wrong labels: this is open")
             tested = f" {said} ({_tested(label, effect)})"
@@ -101,6 +101,11 @@ def _curvature(runs: pd.DataFrame, where: str, judgements: list[Judgement]) -> s
     if tested:
         return f"{whose}{tested}: {numbers}."
     return f"{whose} is {numbers}." + (" No claim tests the difference." if len(rates) > 1 else "")
+
+
+def _is_growth_with_noise(prediction: Trend) -> bool:
+    """Whether the prediction is what the words of `GROWTH` are about."""
+    return prediction.sign == 1 and prediction.against == "noise_rate"
 
 
 def _tests(

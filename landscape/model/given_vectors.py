@@ -31,16 +31,15 @@ def vector_of(field: str, values: object, like: Tensor) -> Tensor:
         TypeError: it is none, such as a model.
         ValueError: it is complex.
     """
-    not_one = TypeError(
-        f"{field}: must be one vector ({len(like)},), got {type(values).__name__}; objective.flatten(...) makes one of "
-        "a model, a state dict, or tensors in the order of the parameters"
-    )
-    if isinstance(values, nn.Module | Mapping | str):
-        raise not_one
     try:
+        if isinstance(values, nn.Module | Mapping | str):
+            raise TypeError("no numbers")
         vector = tensor_of(values)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise not_one from error
+        raise TypeError(
+            f"{field}: must be one vector ({len(like)},), got {type(values).__name__}; objective.flatten(...) makes "
+            "one of a model, a state dict, or tensors in the order of the parameters"
+        ) from error
     check_that_it_is_real(field, vector, like)
     return vector.to_dense() if vector.layout != torch.strided else vector
 

@@ -50,7 +50,7 @@ class Memory:
         return self.empty()
 
     def __reduce__(self) -> tuple[type[Memory], tuple[Any, ...]]:
-        """So it is for a pickled one."""
+        """A pickled memory is empty too."""
         return Memory, (self.budget, self.parameters, self.vector, self.ranks)
 
     def shared(self, key: type, make: Callable[[], R]) -> R:

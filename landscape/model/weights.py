@@ -37,7 +37,7 @@ class ParameterLayout:
         """Those of the names whose parameter is chosen, by any of its names: modules may share one parameter.
 
         Warns:
-            UserWarning: a shared parameter is chosen by some of its names alone.
+            UserWarning: a shared parameter is chosen by a name that is not the one in the layout.
         """
         if is_chosen is None:
             return list(names)
@@ -50,7 +50,8 @@ class ParameterLayout:
             asked = [is_chosen(each) for each in shared]
             if any(asked):
                 chosen.append(name)
-            if any(asked) and not all(asked):
+            # the first name is the layout's: who chooses by that one sees what it shares
+            if any(asked) and not asked[0]:
                 warnings.warn(
                     f"parameters: {' and '.join(map(repr, shared))} are one parameter, which is a variable because it "
                     f"is chosen by {shared[asked.index(True)]!r}; choose all of its names, or none",

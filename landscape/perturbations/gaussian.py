@@ -69,7 +69,7 @@ class GaussianRises:
     def at(self, log_sigma: float, pairs: int) -> FloatArray:
         """The mean rise over each of the first `pairs` pairs of draws, (pairs, losses).
 
-        A search goes in logarithms. It finds known rises by them, as exp(log sigma) is not sigma.
+        Rises are kept by the logarithm of sigma, in which a search goes: exp and log do not give sigma back exactly.
         """
         known = self._rises.get(log_sigma, np.zeros((0, len(self.center))))
         # a block of pairs fills one pass of the evaluator

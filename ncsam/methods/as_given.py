@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ncsam.methods.batches import Batch
 
 UNCHANGING = (Tensor, bool, int, float, complex, str, bytes, type(None))
-"""What a tree is copied with leaf by leaf: tensors, and what no one can change."""
+"""Leaves of a batch that need no `copy.deepcopy`: tensors, which are cloned, and objects that nobody can change."""
 
 
 def as_given(batch: Batch, model: nn.Module | None = None) -> Batch:

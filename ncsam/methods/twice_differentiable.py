@@ -24,7 +24,7 @@ def twice_differentiable() -> Iterator[None]:
 
 @contextmanager
 def refusing_what_has_no_second_derivative(method: str) -> Iterator[None]:
-    """Around derivatives of derivatives.
+    """Inside the block errors of torch about second derivatives name the method and the remedy.
 
     Raises:
         ValueError: an operation of the model or the loss has no second derivative in torch.

@@ -34,6 +34,15 @@ def test_the_sentence_on_curvature_follows_the_verdict(growth, noise, words):
     assert "(s.d., n = 3) at 0% and" in curvature
 
 
+@pytest.mark.parametrize(
+    "other", [Trend("top_eigenvalue_observed", SGD, -1), Trend("top_eigenvalue_observed", SGD, 1, "width")]
+)
+def test_a_claim_that_predicts_no_growth_with_noise_says_nothing_of_growth(other):
+    runs = table(seeds=3, growth=1.0).assign(width=lambda runs: 10 * (1 + runs["seed"]))
+    _, curvature, _ = said(runs, Claim("X3", "Something else.", "here", [other]))
+    assert "share of wrong labels" not in curvature
+
+
 def test_without_a_claim_that_tests_a_difference_none_is_stated():
     accuracy, curvature, _ = said(table(seeds=2))
     assert "No claim tests the difference." in accuracy

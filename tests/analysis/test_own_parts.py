@@ -265,7 +265,10 @@ def test_a_file_that_cannot_be_taken_is_refused_in_one_line(source, says, folder
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        (MINE.replace("def blobs(folder)", "def blobs()"), "a part of mine.py: TypeError: blobs() takes 0"),
+        (
+            MINE.replace("def blobs(folder)", "def blobs()"),
+            "a part of mine.py, or ncsam itself: TypeError: blobs() takes 0",
+        ),
         (
             MINE.replace('make_dataset("blobs", ', "make_dataset("),
             "TypeError: make_dataset() missing 1 required",

@@ -263,7 +263,7 @@ def test_sharpness_over_epochs_has_a_row_for_what_was_measured_and_the_bound_of_
     heavy = figures.sharpness_over_epochs(probed(), 0.4, momentum=0.9, weight_decay=0.5)
     (edge,) = [line for line in heavy.axes[0].lines if line.get_label() == "edge of stability"]
     assert edge.get_ydata() == pytest.approx([descent_edge(0.1, 0.9, 0.5)] * 3)
-    assert "2 (1 + 0.9) / learning rate" in caption_of(heavy)
+    assert "2 (1 + 0.9) / learning rate - 0.5, gradient descent" in caption_of(heavy)
     without = figures.sharpness_over_epochs(probed(), 0.4, momentum=None)
     assert "edge of stability" not in {line.get_label() for line in without.axes[0].lines}
     with pytest.raises(ValueError, match=r"^histories: no probe at noise rate 0\.7"):

@@ -68,16 +68,21 @@ measures = {
 }
 model = network(15, 1024)
 size = sum(parameter.nbytes for parameter in model.parameters())
-peaks = {}
-for name, measure in measures.items():
-    measure(objective(network(1, 8)))
+
+def peak_of(measure):
     # what an earlier measure left would count for or against this one
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     forget_the_peak()
     before = memory("VmRSS")
     measure(objective(model))
-    peaks[name] = (memory("VmHWM") - before) / size
+    return (memory("VmHWM") - before) / size
+
+peaks = {}
+for name, measure in measures.items():
+    measure(objective(network(1, 8)))
+    # glibc keeps up to a size of freed blocks in some runs, and none in others
+    peaks[name] = min(peak_of(measure) for _ in range(2))
 print(json.dumps(peaks))
 """
 
@@ -102,10 +107,9 @@ def peaks(pytestconfig):
     not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel keeps no peak to reset"
 )
 @pytest.mark.parametrize(
-    ("what", "most"), [("directions", 4), ("gradient", 4.5), ("eigenvalue", 8), ("sharpness", 7.5)]
+    ("what", "most"), [("directions", 4), ("gradient", 4.5), ("eigenvalue", 8), ("sharpness", 7)]
 )
 def test_copies_of_the_weights_that_are_held(what, most, peaks):
-    # what glibc keeps of freed blocks differs between runs by up to a size: 6.0 to 7.0 and 4.1 to 7.1 for the last two
     assert peaks[what] <= most
 
 

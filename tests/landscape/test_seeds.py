@@ -155,13 +155,18 @@ def test_a_seed_means_the_same_draws_in_float32_and_in_float64(measure):
     assert single == pytest.approx(double, rel=1e-3, abs=1e-5)
 
 
-def test_no_measure_draws_in_the_dtype_or_on_the_device_of_the_weights():
+def files_with(pattern):
+    """The files of the package whose text has the pattern."""
     package = Path(landscape.__file__).parent
-    drawing = {
+    return {
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")
-        if re.search(r"randn\(|randn_like|normal_\(|torch\.Generator\([^)]", path.read_text())
+        if re.search(pattern, path.read_text())
     }
+
+
+def test_no_measure_draws_in_the_dtype_or_on_the_device_of_the_weights():
+    drawing = files_with(r"randn\(|randn_like|normal_\(|torch\.Generator\([^)]")
     assert drawing - set(OF_CHECKS) == {"seeds.py"}
 
 
@@ -176,10 +181,4 @@ OWN_STREAMS = ("seeds.py", "samples/probes.py", "curvature/with_pyhessian.py")
 
 
 def test_no_measure_starts_a_generator_from_a_bare_seed():
-    package = Path(landscape.__file__).parent
-    bare = {
-        path.relative_to(package).as_posix()
-        for path in package.rglob("*.py")
-        if re.search(r"manual_seed\(|default_rng\(", path.read_text())
-    }
-    assert bare == {*OF_CHECKS, *OWN_STREAMS}
+    assert files_with(r"manual_seed\(|default_rng\(") == {*OF_CHECKS, *OWN_STREAMS}

@@ -1,6 +1,7 @@
 """The variants of SAM against their formulas, and against pytorch-optimizer where it has the same method."""
 
 import copy
+import weakref
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ncsam import ASAM, BSAM, GSAM, SAM, SANER, ClusterNCSAM, FriendlySAM, LookSAM
 from ncsam.methods.cluster_ncsam import cluster, cluster_flip_rates
+from ncsam.methods.last_features import LastFeatures
 from tests.ncsam import small_network as small
 
 
@@ -278,6 +280,17 @@ class TestClusterNCSAM:
         checkpointed = Headed("body head", checkpoints=True)
         expected = self.gradient_of(Headed("body head"), inputs, targets)
         small.assert_same(self.gradient_of(checkpointed, inputs, targets), expected)
+
+    def test_inputs_of_earlier_layers_of_a_pass_are_let_go(self):
+        features = LastFeatures(Headed("body head"))
+        early = torch.ones(16, 5)
+        still_held = weakref.ref(early)
+        with features.noted():
+            features.begin()
+            features.note(0, early)
+            del early
+            features.note(1, torch.ones(16, 6))
+            assert still_held() is None
 
     def test_a_last_layer_without_a_row_for_each_sample_is_refused(self):
         with pytest.raises(ValueError, match=r"^model: ClusterNCSAM clusters .* 32 rows for 16 samples"):

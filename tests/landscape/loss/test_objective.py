@@ -346,3 +346,11 @@ def test_a_shared_weight_is_chosen_by_any_of_its_names():
         assert whole.subset(parameters=is_chosen).names == ("words.weight", "decoder.bias")
     with pytest.warns(UserWarning, match=says):
         assert Objective(Tied(), nn.CrossEntropyLoss(), data, parameters=is_chosen).n_parameters == 30
+
+
+def test_a_shared_weight_that_is_chosen_by_its_name_in_the_layout_needs_no_warning(recwarn):
+    data = torch.randn(6, 5), torch.arange(6) % 5
+    whole = Objective(Tied(), nn.CrossEntropyLoss(), data)
+    for name in whole.names:
+        assert whole.subset(parameters=lambda each, name=name: each == name).names == (name,)
+    assert not recwarn.list
