@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ncsam.methods.arguments import with_known_arguments
 from ncsam.methods.batches import Batch, Count, Forward, check_batch, samples_in
 from ncsam.methods.call_checks import check_is_no_loss, check_model_and_loss, missing_attribute
+from ncsam.methods.closures import by_closure
 from ncsam.methods.passes import Passes
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.rank_means import has_ranks, let_ranks_draw_differently
@@ -247,7 +248,7 @@ class Method(ABC):
         self.passes.takes_whole_batches = closure is None and targets is None
         if self.passes.takes_whole_batches:
             targets = inputs
-        with self.passes.by_closure(closure) if closure is not None else nullcontext():
+        with by_closure(self.passes, closure) if closure is not None else nullcontext():
             try:
                 loss = self.fill_gradients(inputs, targets, indices)
             except RuntimeError as error:

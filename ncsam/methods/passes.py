@@ -6,8 +6,7 @@ DistributedDataParallel are written once, for all methods.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -321,16 +320,6 @@ class Passes:
             outputs = run(model, inputs)
         # in half precision the losses of different samples would round to the same number
         return as_float32(outputs)
-
-    @contextmanager
-    def by_closure(self, closure: Callable[[], Tensor]) -> Iterator[None]:
-        """Inside the block, each pass calls the closure, which returns the loss."""
-        kept = self.run, self.loss_fn, self.count
-        self.run, self.loss_fn, self.count = lambda *_: closure(), lambda loss, _: loss, None
-        try:
-            yield
-        finally:
-            self.run, self.loss_fn, self.count = kept
 
     def _weighing(self, loss_fn: LossFunction | None = None) -> Weighing:
         if loss_fn is not None:

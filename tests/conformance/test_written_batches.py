@@ -81,6 +81,35 @@ def test_a_model_that_writes_to_its_inputs_has_the_gradient_of_one_that_does_not
     assert torch.equal(inputs, batch()[0])
 
 
+NEED_OUTPUTS = ("j-sam", "l-sam", "1-sam")
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_ONE_SAM if name not in NEED_OUTPUTS])
+def test_a_closure_whose_model_writes_to_its_inputs_is_refused_and_right_with_the_remedy(name):
+    inputs, targets = batch()
+    with pytest.raises(ValueError, match=r"^closure: the model writes to its inputs.*inputs\.clone\(\)"):
+        gradient_by_closure(name, lambda: inputs, targets)
+    inputs = batch()[0]
+    torch.testing.assert_close(
+        gradient_by_closure(name, inputs.clone, targets),
+        gradient_of(METHODS[name](Shifting(writes=False)), inputs, targets)[1],
+    )
+
+
+def test_a_closure_that_is_called_once_may_have_a_model_that_writes_to_its_inputs():
+    inputs, targets = batch()
+    expected = gradient_of(METHODS["plain"](Shifting(writes=False)), inputs.clone(), targets)[1]
+    torch.testing.assert_close(gradient_by_closure("plain", lambda: inputs, targets), expected)
+
+
+def gradient_by_closure(name, give_inputs, targets):
+    model = Shifting(writes=True)
+    method = METHODS[name](model)
+    method.progress = 0.5
+    method.backward(closure=lambda: cross_entropy(model(give_inputs()), targets))
+    return torch.cat([weight.grad.flatten() for weight in model.parameters()])
+
+
 def test_a_loss_that_writes_to_its_targets_has_the_gradient_of_one_that_does_not():
     inputs, targets = batch()
     probabilities = nn.functional.one_hot(targets, 3).to(D)
