@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ncsam.dynamics import Recorder
+from ncsam.hidden_state import HiddenState
 from ncsam.methods.method import Method
 from ncsam.optimizer_checks import check_that_the_state_fits
 from ncsam.ranks import Ranks
@@ -24,52 +29,115 @@ class CheckpointError(ValueError):
     """A checkpoint file that cannot be read."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The objects of a training whose state a checkpoint holds.
+
+    Attributes:
+        method: with its networks and its loss.
+        optimizer: of the networks.
+        scheduler: of the optimizer.
+        recorder: of every training sample.
+        hidden: what is in no `state_dict`.
+    """
+
+    method: Method
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None
+    recorder: Recorder | None
+    hidden: HiddenState
+
+
 def save_checkpoint(
     path: Path,
     fingerprint: str,
     settings: Settings,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | None,
+    trained: Trained,
     rows: list[dict[str, float]],
     ranks: Ranks,
-    recorder: Recorder | None = None,
 ) -> None:
     """Writes the state after an epoch on rank 0, whole or not at all.
 
     The number of epochs that were asked for is kept for a method that follows its progress.
+
+    Raises:
+        CheckpointError: a part of the first state could not be read again.
     """
+    method, scheduler = trained.method, trained.scheduler
     if not method.follows_progress:
         settings = {name: value for name, value in settings.items() if name != "epochs"}
-    first, *others = ranks.gathered(_state_of_rank(method, settings))
+    first, *others = ranks.gathered(_state_of_rank(trained, settings))
     state: dict[str, Any] = {
         "fingerprint": fingerprint,
         "model": method.passes.module.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": trained.optimizer.state_dict(),
         "scheduler": scheduler.state_dict() if scheduler else None,
         "rows": rows,
-        "samples": recorder.state_dict() if recorder else None,
+        "samples": trained.recorder.state_dict() if trained.recorder else None,
         **first,
         "other_ranks": others,
     }
-    ranks.on_first(lambda: _write(state, path))
+    ranks.on_first(lambda: _write(_without_numpy(state), path, is_first=len(rows) == 1))
 
 
-def _state_of_rank(method: Method, settings: Settings) -> dict[str, Any]:
+def _state_of_rank(trained: Trained, settings: Settings) -> dict[str, Any]:
     """What differs between ranks: settings, random states, and what is remembered of the samples that a rank saw."""
+    method = trained.method
     return {
         "settings": settings,
         "method": method.state_dict(),
         "scaler": method.passes.scaler.state_dict() if method.passes.scaler else None,
         "loss": method.loss_fn.state_dict() if isinstance(method.loss_fn, nn.Module) else {},
+        "hidden": trained.hidden.state_dict(),
     }
 
 
-def _write(state: dict[str, Any], path: Path) -> None:
+def _without_numpy(value: Any) -> Any:
+    """The same with plain numbers and tensors, because NumPy's could be read only by executing code in the file."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return torch.from_numpy(value.copy())
+    if isinstance(value, dict):
+        # a copy keeps what torch notes at the state of a module
+        plain = copy.copy(value)
+        plain.update({name: _without_numpy(part) for name, part in value.items()})
+        return plain
+    if type(value) in (list, tuple):
+        return type(value)(map(_without_numpy, value))
+    return value
+
+
+def _write(state: dict[str, Any], path: Path, *, is_first: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as beside:
         _save(state, beside)
+        if is_first:
+            _check_that_it_can_be_read(state, beside)
         seal(beside)
+
+
+def _check_that_it_can_be_read(state: dict[str, Any], path: Path) -> None:
+    """Raises CheckpointError now, and not after a kill, if only code in the file could make a part of the state."""
+    try:
+        torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:
+        part = next((name for name, value in state.items() if not _can_be_read(value)), "state")
+        raise CheckpointError(
+            f"checkpoint: the {part} has a value of a type that a resumed training could not read: "
+            f"{str(error).splitlines()[0]}; keep plain numbers and tensors there, or leave checkpoint out"
+        ) from error
+
+
+def _can_be_read(value: Any) -> bool:
+    content = io.BytesIO()
+    torch.save(value, content)
+    content.seek(0)
+    try:
+        torch.load(content, map_location="meta", weights_only=True)
+    except Exception:  # a type that is not allowed may raise anything
+        return False
+    return True
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
@@ -87,11 +155,8 @@ def load_checkpoint(
     path: Path,
     fingerprint: str,
     settings: Settings,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    scheduler: LRScheduler | None,
+    trained: Trained,
     ranks: Ranks,
-    recorder: Recorder | None = None,
 ) -> list[dict[str, float]]:
     """Loads the state of a checkpoint, which rank 0 reads, and returns the rows of the history so far.
 
@@ -101,6 +166,7 @@ def load_checkpoint(
         CheckpointError: one that cannot be read; nothing was changed yet.
         RuntimeError: on other ranks, in place of these.
     """
+    method, optimizer, scheduler = trained.method, trained.optimizer, trained.scheduler
     device = next(method.model.parameters()).device
     state = ranks.on_first(lambda: _read(path, device))
     with ranks.together():
@@ -110,13 +176,15 @@ def load_checkpoint(
         # a checkpoint of an earlier version does not know its settings
         before = of_rank.get("settings", {})
         check_same_settings(path, before, settings, state["optimizer"]["param_groups"], state["scheduler"])
-        if recorder is not None:
-            _load_samples(path, state.get("samples"), recorder)
+        if trained.recorder is not None:
+            _load_samples(path, state.get("samples"), trained.recorder)
         with _untouched_by_failure(method, state["model"], path):
             method.passes.module.load_state_dict(state["model"])
             method.load_state_dict(of_rank["method"])
             if isinstance(method.loss_fn, nn.Module):
                 method.loss_fn.load_state_dict(of_rank["loss"])
+            # a checkpoint of an earlier version has none
+            trained.hidden.load_state_dict(of_rank.get("hidden", {}))
     optimizer.load_state_dict(state["optimizer"])
     if scheduler is not None:
         scheduler.load_state_dict(state["scheduler"])

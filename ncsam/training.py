@@ -15,11 +15,12 @@ from torch.utils.data import Dataset as MapDataset
 
 from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.augmentation import Augmentation
-from ncsam.checkpoint import load_checkpoint, save_checkpoint
+from ncsam.checkpoint import Trained, load_checkpoint, save_checkpoint
 from ncsam.datasets import Loaded, Samples, Split
 from ncsam.dynamics import Recorder
 from ncsam.epoch import Seeds, StepSettings, mean_of_defined, now, train_epoch
 from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evaluate, unit_of_loss
+from ncsam.hidden_state import HiddenState
 from ncsam.history import History
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
@@ -86,8 +87,9 @@ def fit(
     several threads trains one epoch at a time, and other threads should draw from generators of their own.
 
     A run that was killed and is called again with the same arguments ends with the same weights, bit for bit, on the
-    same kind of device with the same number of threads. A GPU needs `torch.use_deterministic_algorithms(True)` for
-    that, because some of torch's gradients there are sums in any order.
+    same kind of device with the same number of threads. The checkpoint also holds numbers, tensors and generators that
+    are plain attributes of modules and losses, if they moved. A GPU needs `torch.use_deterministic_algorithms(True)`
+    for that, because some of torch's gradients there are sums in any order.
 
     If the model is in DistributedDataParallel and all ranks have the same samples, the samples are dealt out anew in
     each epoch. If the ranks have different samples, each trains on its own. The history is of the samples of all ranks,
@@ -140,7 +142,8 @@ def fit(
             optimizer that misses a network, a scheduler of another optimizer, a checkpoint of other settings, or ranks
             with unequal numbers of steps.
         RuntimeError: another rank raised something.
-        CheckpointError: a checkpoint that cannot be read; nothing was changed yet.
+        CheckpointError: a checkpoint that cannot be read; nothing was changed yet. Or, after the first epoch, a state
+            that a resumed training could not read.
     """
     ranks = Ranks.of(method.model)
     device = next(method.model.parameters()).device
@@ -169,8 +172,9 @@ def fit(
     checkpoint = None if checkpoint is None else Path(checkpoint)
     rows: list[dict[str, float]] = []
     recorder = Recorder(evaluated[0].of_all(labels.observed)) if record_samples else None
+    trained = Trained(method, optimizer, scheduler, recorder, HiddenState.of(method))
     if checkpoint is not None and ranks.on_first(checkpoint.exists):
-        rows = load_checkpoint(checkpoint, fingerprint, begun, method, optimizer, scheduler, ranks, recorder)
+        rows = load_checkpoint(checkpoint, fingerprint, begun, trained, ranks)
         _tell(ranks, on_epoch, rows, method)
 
     method.epoch_share = 1 / epochs
@@ -197,9 +201,7 @@ def fit(
         row["seconds"] += rows[-1]["seconds"] if rows else 0.0
         rows.append(ranks.from_first(row))
         if checkpoint is not None:
-            save_checkpoint(
-                checkpoint, fingerprint, begun, method, optimizer, scheduler, rows, ranks, recorder
-            )
+            save_checkpoint(checkpoint, fingerprint, begun, trained, rows, ranks)
         _tell(ranks, on_epoch, rows, method)
     return _history(rows, probes, method, recorder)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -38,6 +39,9 @@ POSITION_IN_A_SCHEDULE = (
 OF_THE_COMPUTATION = ("foreach", "fused", "capturable", "differentiable")
 """Options of torch's optimizers that say how a step is computed, and not which step."""
 
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""What Python writes of an object without a text of its own; it differs between two processes."""
+
 MOST_NAMED = 3
 """Differences that an error names."""
 
@@ -68,7 +72,8 @@ def settings_of(
         "scales_loss": passes.scaler is not None,
         "micro_batch_size": passes.micro_batch_size,
         "average_over_ranks": passes.average_over_ranks,
-        "augmentation": None if augmentation is None else repr(augmentation),
+        "augmentation": None if augmentation is None else ADDRESS.sub("", repr(augmentation)),
+        **_named("augmentation", dict(getattr(augmentation, "__dict__", {}))),
         "labels": _digest(labels.observed, labels.clean),
         "method": type(method).__name__,
         **_named("method", {**method.arguments, **_attributes(method, method.arguments)}),

@@ -32,6 +32,7 @@ from ncsam import (
     human_labels,
     load_dataset,
     noise_options,
+    predict,
     read_human_labels,
 )
 from ncsam.datasets.split import standardized
@@ -170,6 +171,8 @@ def _planted(data: Dataset, kind: str, rate: float, seed: int) -> NoisyLabels:
 def _check_before_training(plan: DetectionPlan, data: Dataset, knows_truth: bool) -> None:
     """Finds what would fail after hours of training: data without a choice, missing packages, a table without a place.
 
+    A model that cannot be run on the data is found too.
+
     Raises:
         ValueError: naming the option.
     """
@@ -181,8 +184,19 @@ def _check_before_training(plan: DetectionPlan, data: Dataset, knows_truth: bool
         _check_import("cleanlab", "--folds: the confident joint needs cleanlab")
     if knows_truth:
         _check_import("sklearn", "data: has true labels, and to compare with them needs scikit-learn")
-    _builder(plan, data)(plan.seed)
+    _check_that_it_runs(plan, data)
     _check_out(plan.out)
+
+
+def _check_that_it_runs(plan: DetectionPlan, data: Dataset) -> None:
+    method, _ = _builder(plan, data)(plan.seed)
+    try:
+        predict(method.model, data.train.take(torch.zeros(1, dtype=torch.int64)).to(plan.device))
+    except RuntimeError as error:
+        raise ValueError(
+            f"--model: cannot be run on inputs of the shape {data.input_shape}: {error}; images are (channels, height, "
+            "width)"
+        ) from error
 
 
 def _check_import(module: str, message: str) -> None:

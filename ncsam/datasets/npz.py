@@ -25,8 +25,10 @@ def npz(data_dir: Path | None = None) -> Dataset:
 
     Bytes are images: (n, height, width), (n, height, width, channels) or (n, channels, height, width), with 1, 3
     or 4 channels. If two axes could be the channels, the last axis is. Floating arrays are features of any shape, and
-    are not normalized. Labels are whole numbers from 0. An array `observed` holds the labels that annotators gave to
-    the training samples. If no label is of some class below the largest, one number `num_classes` must say so.
+    are not normalized. Those with four axes of which the last alone could be the channels are images (n, height, width,
+    channels), and get the channels before height and width. Labels are whole numbers from 0. An array `observed` holds
+    the labels that annotators gave to the training samples. If no label is of some class below the largest, one number
+    `num_classes` must say so.
 
     Args:
         data_dir: the file, or a folder with the file `data.npz`.
@@ -81,8 +83,12 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
 def _samples(path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Tensor:
     array = arrays[name]
     if array.dtype.kind == "f" and array.ndim >= 2:
+        if array.ndim == 4 and array.shape[3] in CHANNELS and array.shape[1] not in CHANNELS:
+            array = array.transpose(0, 3, 1, 2)
         # models do not train in float16 or in types longer than float64
-        return torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))
+        return torch.from_numpy(
+            array.astype(np.float64 if array.dtype == np.float64 else np.float32, order="C")
+        )
     if array.dtype == np.uint8 and array.ndim == 3:
         return torch.from_numpy(array).unsqueeze(1)
     if array.dtype == np.uint8 and array.ndim == 4 and array.shape[3] in CHANNELS:

@@ -208,11 +208,14 @@ def test_a_checkpoint_with_code_in_it_is_not_executed(tmp_path):
 
 def hollow_training():
     from ncsam import Plain
+    from ncsam.checkpoint import Trained
+    from ncsam.hidden_state import HiddenState
     from ncsam.ranks import Ranks
 
     model = torch.nn.Linear(1, 1)
     method = Plain(model, torch.nn.MSELoss())
-    return method, torch.optim.SGD(method.parameters(), lr=0.1), None, Ranks.of(model)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    return Trained(method, optimizer, None, None, HiddenState.of(method)), Ranks.of(model)
 
 
 def test_stored_weights_in_a_new_model_give_the_stored_accuracy_exactly(undisturbed):

@@ -16,6 +16,8 @@ from ncsam import (
     fit,
 )
 from ncsam.methods.method import Method
+from ncsam.training_numbers import TrainingNumbers
+from ncsam.training_settings import settings_of
 from tests.ncsam.checkpointed import (
     TARGETS,
     backward,
@@ -176,3 +178,26 @@ def test_a_method_remembers_the_settings_that_it_was_made_with():
     made = Doubled(nn.Linear(2, 2), nn.CrossEntropyLoss(), rho=0.25, warmup=0.5)
     assert isinstance(made, Method)
     assert made.arguments == {"rho": 0.25, "warmup": 0.5, "forward": None, "count": None}
+
+
+class Jitter:
+    def __init__(self, spread):
+        self.spread = spread
+
+    def __call__(self, pixels, generator):
+        return pixels + self.spread * torch.randn(pixels.shape, generator=generator)
+
+
+def test_an_augmentation_of_ones_own_is_known_by_its_attributes_and_not_by_its_address():
+    def said(augmentation):
+        targets = torch.zeros(4, dtype=torch.int64)
+        labels = corrupt_labels(targets, kind="symmetric", rate=0.0, seed=0, num_classes=2)
+        method = SAM(nn.Linear(2, 2), nn.CrossEntropyLoss(), rho=0.1)
+        optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+        numbers = TrainingNumbers.checked(1, 2, 0, 0, None, None)
+        found = settings_of(method, optimizer, None, labels, numbers, "never", augmentation)
+        return {name: value for name, value in found.items() if name.startswith("augmentation")}
+
+    # both live, so that they lie at two addresses
+    first, second = Jitter(0.1), Jitter(0.1)
+    assert said(first) == said(second) != said(Jitter(0.2))

@@ -21,6 +21,17 @@ def write(path, **changed):
     return path
 
 
+@pytest.mark.parametrize(
+    ("shape", "read"), [((5, 8, 6, 3), (3, 8, 6)), ((5, 3, 8, 6), (3, 8, 6)), ((5, 3, 8, 3), (3, 8, 3))]
+)
+def test_floating_images_with_the_channels_last_get_them_first(tmp_path, shape, read):
+    images = np.random.default_rng(0).random(shape)
+    dataset = load_dataset("npz", write(tmp_path / "set.npz", x_train=images, x_test=images[:2]))
+    assert dataset.input_shape == read
+    truth = images.transpose(0, 3, 1, 2) if read[0] != shape[1] else images
+    assert torch.equal(dataset.train.inputs, torch.from_numpy(truth))
+
+
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "NHW"])
 def test_images_are_read_in_each_layout(tmp_path, layout):
     change = {
