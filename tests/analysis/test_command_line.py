@@ -297,7 +297,7 @@ def clock_of_samples(monkeypatch):
 @pytest.mark.parametrize("method", ['"plain"', '"sam"\nrho = 0.1'])
 def test_the_forecast_of_time_is_that_of_the_training(method, clock_of_samples, tmp_path):
     path = tmp_path / "study.toml"
-    path.write_text(TINY.replace('"plain"', method) + "sharpness_steps = 1\n")
+    path.write_text(TINY.replace('"plain"', method))
     run = final_runs(read_study(path))[0]
     forecast = seconds_of_training(run, RunContext(tmp_path))
     execute(

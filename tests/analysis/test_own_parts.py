@@ -123,6 +123,7 @@ loss = "brier"
 samples = 20
 eigenvalues = 1
 trace_max_products = 10
+sharpness_steps = 2
 """
 
 
