@@ -19,7 +19,9 @@ rho = [0.1, 0.3]
 strength = 0.1
 flip_ratio = 0.4
 [measure]
-samples = 150
+samples = 60
+trace_max_products = 20
+sharpness_steps = 2
 surface_rates = [0.4]
 surface_seeds = [0]
 surface_steps = 5

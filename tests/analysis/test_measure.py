@@ -30,7 +30,7 @@ samples = 30
 eigenvalues = 2
 trace_max_products = 20
 sharpness_rho = 0.2
-sharpness_steps = 20
+sharpness_steps = 10
 surface_rates = [0.4]
 surface_seeds = [1]
 surface_steps = 3
@@ -41,7 +41,7 @@ bound = true
 by_sample = true
 """
 )
-SHARPER = TINY + "sharpness_steps = 30\nsharpness_rho = 0.1\n"
+SHARPER = TINY.replace("sharpness_steps = 2", "sharpness_steps = 4\nsharpness_rho = 0.1")
 FILES = ["runs/digits/symmetric-0.4/sgd/seed0.h5", "runs/digits/symmetric-0.4/sgd/seed1.h5"]
 
 
@@ -152,7 +152,7 @@ def test_only_the_groups_that_were_named_are_replaced(out, undisturbed):
         # what was not named keeps its settings, in the file as in the study
         assert (settings.sharpness_rho, settings.sharpness_steps, settings.trace_max_products) == (
             0.1,
-            30,
+            4,
             10,
         )
     assert read_study(out / "study.toml").measure == settings
@@ -303,7 +303,7 @@ def test_a_radius_that_training_probed_with_is_not_changed_afterward(tmp_path):
         store.StoreError, match=r"^measure\.sharpness_rho: .* probed the sharpness in training"
     ):
         measured(out, text=probed.replace("[measure]", "[measure]\nsharpness_rho = 0.1"))
-    assert not measured(out, text=probed + "sharpness_steps = 30\n")[0].failed
+    assert not measured(out, text=probed.replace("sharpness_steps = 2", "sharpness_steps = 3"))[0].failed
 
 
 def test_a_file_of_version_0_1_is_measured_again_and_is_one_of_today_then(tmp_path):
@@ -327,8 +327,8 @@ def test_a_file_of_version_0_1_is_measured_again_and_is_one_of_today_then(tmp_pa
 
 
 def test_the_room_of_replaced_arrays_is_used_again(out):
-    wide = OTHERWISE.replace("surface_steps = 3", "surface_steps = 51")
-    measured(out, text=wide)
+    wide = TINY + "surface_rates = [0.4]\nsurface_seeds = [1]\nsurface_steps = 51\n"
+    measured(out, "surfaces", "density", text=wide)
     size = (out / FILES[1]).stat().st_size
     measured(out, "surfaces", text=wide + "surface_extent = 0.5\n")
     # of descriptions HDF5 does not use the room again

@@ -123,6 +123,7 @@ loss = "brier"
 samples = 20
 eigenvalues = 1
 trace_max_products = 10
+sharpness_steps = 2
 """
 
 
@@ -176,19 +177,26 @@ def study(*arguments, engine="serial"):
     return cli.main(["study", "own.toml", "--out", "out", "--engine", engine, "--threads", "1", *arguments])
 
 
-@pytest.mark.parametrize("engine", ["serial", "processes"])
-def test_every_kind_of_part_works_in_a_study(engine, folder, capsys):
-    assert study("--with", "mine.py", engine=engine) == 0, capsys.readouterr()
-    table = store.read_table(folder / "out")
+def test_every_kind_of_part_works_in_a_study(study_of_own_parts):
+    assert_every_part_worked(study_of_own_parts)
+
+
+def test_every_kind_of_part_works_in_worker_processes(folder, capsys):
+    assert study("--with", "mine.py", engine="processes") == 0, capsys.readouterr()
+    assert_every_part_worked(folder / "out")
+
+
+def assert_every_part_worked(out):
+    table = store.read_table(out)
     (run,) = table.to_dict("records")
     assert run["method_name"] == "scaled-sam"
     assert run["loss"] == "brier"
     assert run["realised_noise_rate"] == 0.25
     assert 0.5 <= run["mean_confidence"] <= 1
-    (path,) = store.run_files(folder / "out")
+    (path,) = store.run_files(out)
     stored = store.read_config(path)
     assert stored.hyperparameters["factor"] == 3.0
-    assert stored.config.own_parts == list(read_study(folder / "out/study.toml").own_parts.values())
+    assert stored.config.own_parts == list(read_study(out / "study.toml").own_parts.values())
 
 
 def test_results_are_read_without_the_file_and_own_claims_wait_for_it(with_results, capsys):
@@ -297,8 +305,8 @@ def test_without_own_parts_a_configuration_says_nothing_of_them(tmp_path):
     assert "optimizer" not in run.config.as_plain()["training"]
 
 
-def test_a_claim_of_what_is_no_quantity_is_an_error_that_names_the_nearest(tmp_path):
-    table = store.read_table(finished_tiny(tmp_path))
+def test_a_claim_of_what_is_no_quantity_is_an_error_that_names_the_nearest(undisturbed):
+    table = store.read_table(undisturbed)
     for name in ("test_acuracy", "sharpness_obsreved"):
         claim = Claim("X9", "s", "p", [Level(name, SGD, sign=1)])
         with pytest.raises(ValueError, match=f"claim 'X9' names '{name}'.*did you mean"):
@@ -313,8 +321,10 @@ def test_a_study_that_chooses_an_unknown_claim_is_refused_before_its_first_run(t
     assert not (tmp_path / "out").exists()
 
 
-def test_only_the_claims_that_the_study_chose_are_judged(tmp_path, capsys):
-    out = finished_tiny(tmp_path, f'claims = ["g2", "L1"]\n{TINY}')
+def test_only_the_claims_that_the_study_chose_are_judged(undisturbed, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    (out / "study.toml").write_text('claims = ["g2", "L1"]\n' + (out / "study.toml").read_text())
     assert cli.main(["claims", str(out)]) == 0
     assert [each["id"] for each in json.loads((out / "claims.json").read_text())] == ["L1", "G2"]
     capsys.readouterr()
@@ -328,7 +338,7 @@ def test_adamw_trains_as_torch_does(tmp_path):
     text = TINY.replace(
         "epochs = 3", 'epochs = 1\nbatch_size = 200\noptimizer = "adamw"\nlearning_rate = 0.01'
     )
-    out = finished_tiny(tmp_path, text)
+    out = finished_tiny(tmp_path, f"measured = false\n{text}")
     (path, _) = store.run_files(out)
     config = store.read_config(path).config
     from analysis.run.context import RunContext
@@ -351,7 +361,8 @@ def test_the_example_of_the_page_runs(folder, capsys, pytestconfig):
     (example,) = re.findall(r"```\{code-block\} python\n:caption: mine.py\n(.*?)```", page, flags=re.S)
     (folder / "mine.py").write_text(example)
     method = '[[methods]]\nname = "double-sam"\nrho = 0.1\n'
-    (folder / "own.toml").write_text(TINY.replace("[[methods]]", f"{method}[[methods]]"))
+    text = TINY.replace("[[methods]]", f"{method}[[methods]]")
+    (folder / "own.toml").write_text(f'claims = ["X1"]\n{text}')
     assert study("--with", "mine.py") == 0, capsys.readouterr().err
     judged = json.loads((folder / "out/claims.json").read_text())
     (mine,) = [each for each in judged if each["id"] == "X1"]

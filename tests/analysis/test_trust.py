@@ -151,7 +151,9 @@ def test_a_file_of_version_0_1_counts_as_finished_and_its_table_reads_as_today(t
     text = text.replace("epochs = 3\nalignment_batches = 0", "epochs = 2").replace(
         "samples = 20", "samples = 50"
     )
-    text = text.replace("max_products = 10", "max_products = 20") + "sharpness_steps = 5\n"
+    text = text.replace("max_products = 10", "max_products = 20").replace(
+        "sharpness_steps = 2", "sharpness_steps = 5"
+    )
     outcome, printed = run_tiny(tmp_path, out, text)
     assert "1 of 1 runs are there" in printed
     assert f"{out / FIRST} is of an earlier version and had no checksum; it has one from now on" in printed
