@@ -16,9 +16,9 @@ NAMES_OF_A_PASS = {"enable_grad", "backward"}
 """What the backward of an autograd Function names if it computes outputs anew and calls a backward pass."""
 
 REENTRANT = (
-    "model: its checkpoints must be called with use_reentrant=False, or the weights inside get no gradient; for a model "
-    "of transformers give gradient_checkpointing_kwargs={'use_reentrant': False}; in the place of another package's "
-    "checkpoint take torch's"
+    "model: its checkpoints must be called with use_reentrant=False, or the weights inside get no gradient; for a "
+    "model of transformers give gradient_checkpointing_kwargs={'use_reentrant': False}; in the place of another "
+    "package's checkpoint take torch's"
 )
 
 
