@@ -46,7 +46,7 @@ def step(
     ends = [round(share * epochs) for share in milestones]
     if ends[0] < 1 or len(set(ends)) < len(ends):
         raise ValueError(
-            f"milestones: {list(milestones)} of {epochs} epochs are rounded to the ends of the epochs {ends}, which "
+            f"milestones: {list(milestones)} with epochs={epochs} are rounded to the ends of the epochs {ends}, which "
             "must be different and at least 1; give fewer milestones or more epochs"
         )
     if ends[0] <= warmup_epochs:

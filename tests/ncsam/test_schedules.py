@@ -87,7 +87,7 @@ def test_what_is_no_schedule_is_named(name, options, says):
 def test_epochs_too_few_for_the_milestones_are_named(epochs):
     """Two milestones at one epoch would lower the rate twice at once."""
     with pytest.raises(
-        ValueError, match=rf"^milestones: \[0.5, 0.75\] of {epochs} epochs are rounded .* fewer"
+        ValueError, match=rf"^milestones: \[0.5, 0.75\] with epochs={epochs} are rounded .* fewer"
     ):
         rates("step", epochs)
     with pytest.raises(ValueError, match=r"^milestones: .* are rounded to the ends of the epochs \[0\]"):
