@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
 from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
 from ncsam.augmentation import Augmentation
@@ -25,6 +25,7 @@ from ncsam.methods.training_loss import remembers_samples
 from ncsam.optimizer_checks import held_by
 from ncsam.random_state import borrowed_generators
 from ncsam.ranks import Share
+from ncsam.training_modes import set_modes
 
 Augment = Callable[[Tensor], Tensor]
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -42,6 +43,7 @@ class StepSettings:
         redraws: whether labels are drawn anew in each step.
         max_gradient_norm: longer gradients are scaled down to this norm.
         alignment_batches: number of first batches in which perturbations are compared.
+        resting: modules that stay in evaluation mode.
     """
 
     batch_size: int
@@ -51,6 +53,7 @@ class StepSettings:
     redraws: bool
     max_gradient_norm: float | None
     alignment_batches: int
+    resting: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,7 @@ def _steps(
     seeds: Seeds,
 ) -> dict[str, float]:
     pieces = share.pieces(order, settings.batch_size)
-    for network in method.networks():
-        network.train()
+    set_modes(method.networks(), settings.resting)
     device = labels.observed.device
     place = train.pixels.device if isinstance(train, Split) else device
     augment = _seeded(settings.augmentation, place, seeds.items)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ncsam.methods.called_objects import called_by
 from ncsam.methods.method import Method
 
 
@@ -51,6 +52,30 @@ def check_that_it_trains_every_network(method: Method, optimizer: torch.optim.Op
                 f"optimizer: holds no parameter of one of the networks that {type(method).__name__} trains, which "
                 "would keep its first weights; make it over method.parameters() or freeze that network by "
                 "requires_grad_(False)"
+            )
+
+
+def check_that_it_trains_the_loss(loss_fn: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Checks that the optimizer has a parameter of each module of the loss that has trainable ones.
+
+    `method.parameters()` holds those of networks alone, and not the class centers or the temperature of a loss.
+
+    Args:
+        loss_fn: the training loss: a module, or a function that names modules.
+        optimizer: of the training.
+
+    Raises:
+        ValueError: the parameters of the loss would keep their first values.
+    """
+    held = held_by(optimizer)
+    for module in called_by(loss_fn):
+        trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        if trainable and not any(id(parameter) in held for parameter in trainable):
+            kind = type(module).__name__
+            raise ValueError(
+                f"optimizer: holds no parameter of the loss ({kind}), which has trainable ones and would keep its "
+                "first values; make the optimizer over [*method.parameters(), *loss_fn.parameters()] or freeze the "
+                "loss by requires_grad_(False)"
             )
 
 

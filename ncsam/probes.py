@@ -16,6 +16,7 @@ from ncsam.methods.perturbation import perturbed
 from ncsam.methods.simulated_noise import confidence_gaps
 from ncsam.methods.tensor_lists import norm
 from ncsam.random_state import borrowed_generators
+from ncsam.training_modes import left_in_evaluation_mode, set_modes
 
 GROUPS = {
     "wrong": "wrongly labeled samples",
@@ -88,7 +89,7 @@ def gradient_probe(
 def _gradient_metrics(
     method: Method, inputs: Tensor, observed: Tensor, clean: Tensor, indices: Tensor
 ) -> dict[str, float]:
-    method.model.train()
+    set_modes([method.model], left_in_evaluation_mode([method.model]))
     # the gradient of the batch, and the perturbation that the method makes from it
     method.fill_gradients(inputs, observed, indices)
     aligned = perturbation_alignment(method, inputs, observed, clean, indices)

@@ -32,7 +32,10 @@ def step(
     factor: float = 0.1,
     warmup_epochs: int = 0,
 ) -> LRScheduler:
-    """Multiplies the learning rate by `factor` after each milestone, a share of the epochs (He et al. 2016)."""
+    """Multiplies the learning rate by `factor` after each milestone, a share of the epochs (He et al. 2016).
+
+    A milestone is rounded to a whole epoch.
+    """
     ascending = list(milestones) == sorted(set(milestones))
     if not (milestones and ascending and all(0 < share < 1 for share in milestones)):
         raise ValueError(
@@ -41,6 +44,11 @@ def step(
     if not 0 < factor <= 1:
         raise ValueError(f"factor: must be above 0 and at most 1, got {factor}")
     ends = [round(share * epochs) for share in milestones]
+    if ends[0] < 1 or len(set(ends)) < len(ends):
+        raise ValueError(
+            f"milestones: {list(milestones)} with epochs={epochs} are rounded to the ends of the epochs {ends}, which "
+            "must be different and at least 1; give fewer milestones or more epochs"
+        )
     if ends[0] <= warmup_epochs:
         raise ValueError(
             f"milestones: the first is epoch {ends[0]}, within the warm-up of {warmup_epochs} epochs; give later ones"

@@ -33,6 +33,7 @@ from ncsam.training_checks import (
     check_that_it_trains,
     checked_classes,
 )
+from ncsam.training_modes import left_in_evaluation_mode
 from ncsam.training_numbers import TrainingNumbers
 from ncsam.training_settings import Settings, settings_of
 
@@ -98,8 +99,11 @@ def fit(
 
     Args:
         method: fills `.grad`. `fit` sets its `progress` to epoch / epochs, where the first epoch is 1. Autocast and
-            loss scaling are those of `method.passes`.
-        optimizer: over `method.parameters()`. It must hold a parameter of each network; others may stay as they are.
+            loss scaling are those of `method.passes`. Modules in evaluation mode within a network in training mode,
+            such as a frozen BatchNorm after `model.train()` and `norm.eval()`, stay in it in all epochs. A network that
+            is in evaluation mode as a whole is trained as a whole.
+        optimizer: over `method.parameters()`. It must hold a parameter of each network, and of a loss that has
+            trainable ones; others may stay as they are.
         train: inputs of the training set, best on the model's device; other batches are copied there. Its targets are
             not read. A map-style dataset is read batch by batch; `Loaded` says how. A DataLoader gives its workers,
             but the order of the samples follows from the seed.
@@ -139,8 +143,8 @@ def fit(
     Raises:
         TypeError: data or labels of another type, or a number that is none.
         ValueError: a number out of range, sizes or labels that do not fit, samples that hold NaN or infinity, an
-            optimizer that misses a network, a scheduler of another optimizer, a checkpoint of other settings, or ranks
-            with unequal numbers of steps.
+            optimizer that misses a network or the loss, a scheduler of another optimizer, a checkpoint of other
+            settings, or ranks with unequal numbers of steps.
         RuntimeError: another rank raised something.
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet. Or, after the first epoch, a state
             that a resumed training could not read.
@@ -159,7 +163,7 @@ def fit(
         check_settings(samples, labels, numbers.alignment_batches, redraw, augmentation)
         labels = labels.to(device)
         classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixup_alpha is not None)
-        settings = _step_settings(numbers, augmentation, classes, redraw)
+        settings = _step_settings(method, numbers, augmentation, classes, redraw)
         begun: Settings = {}
         if checkpoint is not None:
             begun = settings_of(method, optimizer, scheduler, labels, numbers, redraw, augmentation)
@@ -207,7 +211,7 @@ def fit(
 
 
 def _step_settings(
-    numbers: TrainingNumbers, augmentation: Augmentation | None, classes: int, redraw: str
+    method: Method, numbers: TrainingNumbers, augmentation: Augmentation | None, classes: int, redraw: str
 ) -> StepSettings:
     return StepSettings(
         numbers.batch_size,
@@ -217,6 +221,7 @@ def _step_settings(
         redraw == "step",
         numbers.max_gradient_norm,
         0 if numbers.mixup_alpha is not None else numbers.alignment_batches,
+        left_in_evaluation_mode(method.networks()),
     )
 
 

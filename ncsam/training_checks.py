@@ -22,6 +22,7 @@ from ncsam.optimizer_checks import (
     check_is_an_optimizer,
     check_that_it_can_be_stepped,
     check_that_it_trains_every_network,
+    check_that_it_trains_the_loss,
 )
 
 NO_DATASETS = (Tensor, np.ndarray, tuple, dict, str)
@@ -57,7 +58,7 @@ def as_samples(name: str, data: Any, batch_size: int) -> Samples:
 def check_that_it_trains(
     method: Method, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None
 ) -> None:
-    """Raises ValueError for an optimizer that misses a network or that `fit` cannot step, and for a sharded model.
+    """Raises ValueError for a sharded model, and for an optimizer that misses a network or the loss or is not stepped.
 
     Raises TypeError if the object is no optimizer.
     """
@@ -68,6 +69,7 @@ def check_that_it_trains(
             "method.backward in a loop of your own, or train in DistributedDataParallel"
         )
     check_that_it_trains_every_network(method, optimizer)
+    check_that_it_trains_the_loss(method.loss_fn, optimizer)
     check_that_it_can_be_stepped(optimizer, scheduler)
 
 

@@ -194,6 +194,7 @@ def corrupt_labels(
         seed=seed,
         transition_kind="empirical" if expected is None else "expected",
         probabilities=probabilities,
+        rate_is_asked=rate is not None,
     )
 
 

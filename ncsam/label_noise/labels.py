@@ -48,6 +48,7 @@ class NoisyLabels:
             `"empirical"`: the class alone does not decide, and the transition holds the shares in these labels.
         probabilities: float64 (n, classes), the probability of each label of each sample. None if the class alone
             decides, or if the model is not known.
+        rate_is_asked: whether the rate was asked for.
     """
 
     clean: Tensor
@@ -58,6 +59,7 @@ class NoisyLabels:
     seed: int
     transition_kind: str = "expected"
     probabilities: Tensor | None = None
+    rate_is_asked: bool = True
 
     def __post_init__(self) -> None:
         check_is_tensor("clean", self.clean, "(n,)")
@@ -90,13 +92,21 @@ class NoisyLabels:
         return (labels >= 0) & (labels < len(self.transition))
 
     def take(self, indices: Tensor | Sequence[int]) -> NoisyLabels:
-        """The labels of the samples at `indices`, in that order; a mask, a list and a NumPy array do too."""
+        """The labels of the samples at `indices`, in that order; a mask, a list and a NumPy array do too.
+
+        What was measured on the labels, an empirical transition and a rate that was not asked for, is measured anew.
+        """
         chances = self.probabilities
         if chances is not None:
             chances = chances[indices.to(chances.device) if isinstance(indices, Tensor) else indices]
-        return replace(
+        taken = replace(
             self, clean=self.clean[indices], observed=self.observed[indices], probabilities=chances
         )
+        transition, both = self.transition, taken.has_both
+        if self.transition_kind == "empirical":
+            transition = empirical_transition(taken.clean[both], taken.observed[both], len(transition))
+        rate = self.rate if self.rate_is_asked else taken.realised_rate
+        return replace(taken, transition=transition, rate=rate)
 
     def to(self, device: torch.device | str) -> NoisyLabels:
         """The same labels on `device`."""

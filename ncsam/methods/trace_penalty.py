@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ncsam.methods.gradients import with_a_gradient
+from ncsam.methods.gradients import gradients_by_grad, with_a_gradient
 from ncsam.methods.method import Method
 from ncsam.methods.outputs import one_tensor
 from ncsam.methods.perturbation import trainable_parameters
@@ -95,7 +95,7 @@ class TracePenalty(Method):
         parameters = trainable_parameters(self.passes.module)
         if not parameters:
             raise ValueError("model: none of its parameters requires a gradient")
-        found = torch.autograd.grad(with_a_gradient(mean), parameters, create_graph=True, allow_unused=True)
+        found = gradients_by_grad(with_a_gradient(mean), parameters, create_graph=True)
         norm = torch.stack([part.square().sum() for part in found if part is not None]).sum()
         return len(outputs) * norm
 

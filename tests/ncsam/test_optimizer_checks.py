@@ -99,6 +99,51 @@ def test_heads_of_both_networks_may_be_trained_alone_and_a_frozen_network_needs_
     train_by(RegCE(both[0], nn.CrossEntropyLoss()), both[0].parameters())
 
 
+class Tempered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, outputs, targets):
+        return nn.functional.cross_entropy(self.scale * outputs, targets)
+
+
+LEARNED_LOSSES = {
+    "a module": lambda loss: loss,
+    "its method": lambda loss: loss.forward,
+    "a function that calls it": lambda loss: lambda outputs, targets: loss(outputs, targets),
+}
+
+
+@pytest.mark.parametrize("form", LEARNED_LOSSES)
+@pytest.mark.parametrize("make", [Plain, lambda *parts: SAM(*parts, rho=0.05)])
+def test_a_loss_that_would_keep_its_first_parameters_is_refused(make, form):
+    method = make(pair()[0], LEARNED_LOSSES[form](Tempered()))
+    with pytest.raises(
+        ValueError, match=r"^optimizer: holds no parameter of the loss \(Tempered\), .* freeze"
+    ):
+        train_by(method, method.parameters())
+
+
+@pytest.mark.parametrize("form", LEARNED_LOSSES)
+def test_a_loss_is_trained_by_an_optimizer_that_holds_its_parameters(form):
+    loss = Tempered()
+    method = SAM(pair()[0], LEARNED_LOSSES[form](loss), rho=0.05)
+    train_by(method, [*method.parameters(), *loss.parameters()])
+    assert not torch.equal(loss.scale, torch.ones(3))
+
+
+def test_a_frozen_loss_needs_no_optimizer():
+    method = Plain(pair()[0], Tempered().requires_grad_(False))
+    assert train_by(method, method.parameters()).epochs == 2
+
+
+def test_a_loss_that_looks_at_weights_of_the_model_is_taken():
+    model = pair()[0]
+    method = Plain(model, lambda o, t: nn.functional.cross_entropy(o, t) + model[2].weight.square().sum())
+    assert train_by(method, method.parameters()).epochs == 2
+
+
 @pytest.mark.parametrize("max_gradient_norm", [None, 0.1, 1.0])
 @pytest.mark.parametrize("make", [Plain, lambda *parts: CoTeaching(*parts, peer=pair()[1], forget_rate=0.2)])
 def test_weights_outside_the_optimizer_count_as_frozen_ones(make, max_gradient_norm):

@@ -194,3 +194,31 @@ def test_samples_are_taken_by_indices_of_any_form(kind, form):
     assert torch.equal(found.clean, expected.clean)
     if expected.probabilities is not None:
         assert torch.equal(found.probabilities, expected.probabilities)
+
+
+def measured_anew(labels):
+    """Human labels of these samples alone."""
+    return human_labels(labels.clean, labels.observed, CLASSES)
+
+
+def test_the_wrong_ones_among_human_labels_are_all_wrong():
+    labels = human_labels(clean, corrupted("symmetric").observed)
+    wrong = labels.take(labels.is_wrong)
+    assert wrong.rate == wrong.realised_rate == 1.0
+    assert torch.equal(wrong.transition, measured_anew(wrong).transition)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_model_of_the_noise_says_is_kept_of_taken_samples_and_what_was_measured_is_not(kind):
+    labels = corrupted(kind)
+    taken = labels.take(torch.arange(30))
+    assert taken.rate == KINDS[kind].get("rate", taken.realised_rate)
+    expected = labels if labels.transition_kind == "expected" else measured_anew(taken)
+    assert torch.equal(taken.transition, expected.transition)
+
+
+def test_ignored_positions_are_no_part_of_taken_shares():
+    given = torch.tensor([[0, 1, -100], [1, 1, 0], [-100, -100, -100]])
+    taken = human_labels(given, given.roll(1, 0), num_classes=2, ignore_index=-100).take([1])
+    assert taken.transition.tolist() == [[1.0, 0.0], [0.5, 0.5]]
+    assert taken.rate == 0.5

@@ -81,3 +81,15 @@ def test_a_schedule_goes_on_from_its_state(name, warmup):
 def test_what_is_no_schedule_is_named(name, options, says):
     with pytest.raises(ValueError, match=f"^{says}"):
         rates(name, 10, **options)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_epochs_too_few_for_the_milestones_are_named(epochs):
+    """Two milestones at one epoch would lower the rate twice at once."""
+    with pytest.raises(
+        ValueError, match=rf"^milestones: \[0.5, 0.75\] with epochs={epochs} are rounded .* fewer"
+    ):
+        rates("step", epochs)
+    with pytest.raises(ValueError, match=r"^milestones: .* are rounded to the ends of the epochs \[0\]"):
+        rates("step", 1, milestones=[0.5])
+    assert rates("step", 3, milestones=[0.5], factor=0.5) == pytest.approx([0.2, 0.2, 0.1])

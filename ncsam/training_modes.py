@@ -1,0 +1,52 @@
+"""Which modules train, and which the caller left in evaluation mode, as a frozen BatchNorm."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+
+def left_in_evaluation_mode(networks: Iterable[nn.Module]) -> tuple[nn.Module, ...]:
+    """The modules in evaluation mode within networks in training mode, as after `network.train()` and `norm.eval()`.
+
+    A network that is in evaluation mode as a whole, as a pretrained one comes, has none: it is trained as a whole.
+
+    Warns:
+        UserWarning: such a module has weights that are trained, as a pretrained part within a module of the caller's.
+    """
+    resting = [
+        (name, module)
+        for root in map(_without_wrapper, networks)
+        if root.training
+        for name, module in root.named_modules()
+        if not module.training
+    ]
+    trained = [name for name, module in resting if any(w.requires_grad for w in module.parameters())]
+    if trained:
+        warnings.warn(
+            f"model: {trained[0]!r} is in evaluation mode within a model in training mode, and stays in it, though its "
+            "weights are trained: no dropout, and BatchNorm keeps its statistics; call model.train() before fit if "
+            "that is not meant, or freeze the weights with requires_grad_(False)",
+            stacklevel=3,
+        )
+    return tuple(module for _, module in resting)
+
+
+def set_modes(networks: Iterable[nn.Module], resting: Iterable[nn.Module]) -> None:
+    """Puts networks into training mode, but for the modules that rest in evaluation mode."""
+    for network in networks:
+        network.train()
+    for module in resting:
+        # its parts have modes of their own
+        module.training = False
+
+
+def _without_wrapper(network: nn.Module) -> nn.Module:
+    """The module itself: a wrapper is made in training mode, whatever the mode of its module."""
+    if isinstance(network, DistributedDataParallel | DataParallel):
+        return _without_wrapper(network.module)
+    compiled = getattr(network, "_orig_mod", None)
+    return network if compiled is None else _without_wrapper(compiled)
