@@ -86,8 +86,8 @@ def fit(
 
     All draws of an epoch (order, augmentation, mixup, redrawn labels, dropout) come from `seed` and the epoch's
     number. The caller's random state stays as it was. An evaluation moves no state of the loss, except what the loss
-    rebinds by `global` or `nonlocal`. Dropout draws from torch's global generators. Therefore `fit` in
-    several threads trains one epoch at a time, and other threads should draw from generators of their own.
+    rebinds by `global` or `nonlocal`. Dropout draws from torch's global generators. Therefore `fit` in several threads
+    trains one epoch at a time, and other threads should draw from generators of their own.
 
     A run that was killed and is called again with the same arguments ends with the same weights, bit for bit, on the
     same kind of device with the same number of threads. The checkpoint also holds numbers, tensors and generators that
@@ -142,9 +142,9 @@ def fit(
 
     Raises:
         TypeError: data or labels of another type, or a number that is none.
-        ValueError: a number out of range, sizes or labels that do not fit, a loss that fails, samples that hold NaN or infinity, an
-            optimizer that misses a network, a scheduler of another optimizer, a checkpoint of other settings, or ranks
-            with unequal numbers of steps.
+        ValueError: a number out of range, sizes or labels that do not fit, a loss that fails, samples that hold NaN or
+            infinity, an optimizer that misses a network, a scheduler of another optimizer, a checkpoint of other
+            settings, or ranks with unequal numbers of steps.
         RuntimeError: another rank raised something.
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet. Or, after the first epoch, a state
             that a resumed training could not read.
