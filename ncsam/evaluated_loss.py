@@ -76,7 +76,7 @@ def _held_by(value: Any, seen: set[int], depth: int = 0) -> Iterator[Any]:
         tables = [vars(module) for module in value.modules()]
         parts = [part for table in tables for key, part in table.items() if key not in OF_ALL_MODULES]
     elif isinstance(value, FunctionType):
-        parts = [] if value.__module__.startswith("torch.") else _held_by_function(value)
+        parts = [] if str(value.__module__).startswith("torch.") else _held_by_function(value)
     elif isinstance(value, MethodType):
         parts = [value.__func__, value.__self__]
     elif isinstance(value, partial):
