@@ -41,7 +41,15 @@ class Augmentation:
         Args:
             pixels: images on any device; they are not written to.
             generator: makes the draws. A generator on the pixels' device saves a copy between devices.
+
+        Raises:
+            ValueError: the samples are no such images.
         """
+        if pixels.ndim != 4:
+            raise ValueError(
+                f"augmentation: takes images (n, channels, height, width), got {tuple(pixels.shape)}; give images of "
+                "one channel as images.unsqueeze(1), and train other samples without augmentation"
+            )
         if self.crop:
             pixels = random_crop(pixels, self.crop, generator)
         if self.flip:

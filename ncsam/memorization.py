@@ -8,7 +8,9 @@ from ncsam.label_noise import NoisyLabels
 
 
 def share(hits: Tensor, among: Tensor) -> float:
-    """The share of `hits` within `among`, both bool (n,); NaN where `among` is empty."""
+    """The share of `hits` within `among`, both bool (n, ...); NaN where `among` is empty."""
+    # predictions (n,) and labels (n, 1) would be compared each with each
+    assert hits.shape == among.shape, f"{tuple(hits.shape)} hits among {tuple(among.shape)}"
     total = int(among.sum())
     return int((hits & among).sum()) / total if total else float("nan")
 

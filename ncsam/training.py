@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as MapDataset
 from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import Trained, load_checkpoint, save_checkpoint
-from ncsam.datasets import Loaded, Samples, Split
+from ncsam.datasets import Loaded, Samples, Split, as_samples
 from ncsam.dynamics import Recorder
 from ncsam.epoch import Seeds, StepSettings, mean_of_defined, now, train_epoch
 from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evaluate, unit_of_loss
@@ -26,12 +26,14 @@ from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
 from ncsam.methods.training_set import TrainingSet
 from ncsam.probes import Probe
+from ncsam.random_state import borrowed_generators
 from ncsam.ranks import Ranks, Share
 from ncsam.training_checks import (
-    as_samples,
+    check_losses,
     check_settings,
     check_that_it_trains,
     checked_classes,
+    single_samples_named,
 )
 from ncsam.training_modes import left_in_evaluation_mode
 from ncsam.training_numbers import TrainingNumbers
@@ -39,7 +41,7 @@ from ncsam.training_settings import Settings, settings_of
 
 METRICS = {
     **EVALUATION_METRICS,
-    "learning_rate": ("", "learning rate of the epoch"),
+    "learning_rate": ("", "learning rate of the epoch, of the optimizer's first parameter group"),
     "seconds": ("s", "time spent in training since the start, evaluation not counted"),
     "gradients": ("batch gradients", "gradients spent in training steps since the start"),
     "perturbation_norm": (
@@ -84,8 +86,9 @@ def fit(
     """Trains `method.model` on the observed labels.
 
     All draws of an epoch (order, augmentation, mixup, redrawn labels, dropout) come from `seed` and the epoch's
-    number. The caller's random state stays as it was. Dropout draws from torch's global generators. Therefore `fit` in
-    several threads trains one epoch at a time, and other threads should draw from generators of their own.
+    number. The caller's random state stays as it was. An evaluation moves no state of the loss, except what the loss
+    rebinds by `global` or `nonlocal`. Dropout draws from torch's global generators. Therefore `fit` in several threads
+    trains one epoch at a time, and other threads should draw from generators of their own.
 
     A run that was killed and is called again with the same arguments ends with the same weights, bit for bit, on the
     same kind of device with the same number of threads. The checkpoint also holds numbers, tensors and generators that
@@ -111,7 +114,8 @@ def fit(
             of positions, such as tokens and pixels, with outputs (batch, classes, ...). Labels that the loss ignores
             are no part of accuracies.
         held_out: samples for the history's test loss and accuracy; they are never trained on. The items of a dataset
-            are pairs (input, target), and are read once before the training.
+            are pairs (input, target), and are read once before the training. Targets are whole numbers of any type, of
+            the shape of the predictions, outputs.argmax(1).
         epochs: number of epochs.
         batch_size: on each rank. The last batch of an epoch may be smaller, or larger by one: BatchNorm cannot take a
             single sample, so a last single sample joins the batch before.
@@ -142,9 +146,9 @@ def fit(
 
     Raises:
         TypeError: data or labels of another type, or a number that is none.
-        ValueError: a number out of range, sizes or labels that do not fit, samples that hold NaN or infinity, an
-            optimizer that misses a network or the loss, a scheduler of another optimizer, a checkpoint of other
-            settings, or ranks with unequal numbers of steps.
+        ValueError: a number out of range, sizes or labels that do not fit, a loss that fails, samples that hold NaN or
+            infinity, an optimizer that misses a network or the loss, a scheduler of another optimizer, a checkpoint of
+            other settings, or ranks with unequal numbers of steps.
         RuntimeError: another rank raised something.
         CheckpointError: a checkpoint that cannot be read; nothing was changed yet. Or, after the first epoch, a state
             that a resumed training could not read.
@@ -163,6 +167,7 @@ def fit(
         check_settings(samples, labels, numbers.alignment_batches, redraw, augmentation)
         labels = labels.to(device)
         classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixup_alpha is not None)
+        check_losses(method, samples, labels, held_out_samples, batch_size)
         settings = _step_settings(method, numbers, augmentation, classes, redraw)
         begun: Settings = {}
         if checkpoint is not None:
@@ -185,18 +190,16 @@ def fit(
     while len(rows) < epochs and not _diverged(rows):
         epoch = len(rows) + 1
         method.progress = epoch / epochs
-        learning_rate = optimizer.param_groups[0]["lr"]
+        learning_rate = float(optimizer.param_groups[0]["lr"])
         seeds = Seeds.of(seed, epoch, ranks.rank)
-        prepared = _prepare(method, optimizer, evaluated[0], labels, batch_size, seeds)
-        steps = train_epoch(method, optimizer, samples, labels, share, settings, seeds)
-        steps["seconds"] += prepared
+        steps = _train(method, optimizer, evaluated[0], labels, settings, seeds)
         ranks.share_buffers([*method.networks(), *method.predictors()])
         if scheduler is not None:
             started = now(device)
             scheduler.step()
             steps["seconds"] += now(device) - started
         row = {
-            **evaluate(method, evaluated[0], labels, evaluated[1], recorder),
+            **_measured(method, evaluated, labels, recorder, seeds),
             "learning_rate": learning_rate,
             "gradients": method.gradient_count,
             **_means_over(ranks, steps),
@@ -232,6 +235,34 @@ def _normalized_once(samples: Samples, augmentation: Augmentation | None = None)
     return samples
 
 
+def _train(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    train: Evaluated,
+    labels: NoisyLabels,
+    settings: StepSettings,
+    seeds: Seeds,
+) -> dict[str, float]:
+    """Trains for an epoch. Returns what its steps tell, and its seconds."""
+    prepared = _prepare(method, optimizer, train, labels, settings.batch_size, seeds)
+    with single_samples_named():
+        steps = train_epoch(method, optimizer, train.samples, labels, train.share, settings, seeds)
+    return steps | {"seconds": steps["seconds"] + prepared}
+
+
+def _measured(
+    method: Method,
+    evaluated: tuple[Evaluated, Evaluated],
+    labels: NoisyLabels,
+    recorder: Recorder | None,
+    seeds: Seeds,
+) -> dict[str, float]:
+    """The metrics after an epoch. A model that draws in evaluation mode draws from the epoch's seed."""
+    train, held_out = evaluated
+    with borrowed_generators(labels.observed.device, seeds.rank):
+        return evaluate(method, train, labels, held_out, recorder)
+
+
 def _prepare(
     method: Method,
     optimizer: torch.optim.Optimizer,
@@ -250,7 +281,9 @@ def _prepare(
         seeds.method,
         optimizer,
     )
-    method.before_epoch(training_set)
+    # a model may draw in evaluation mode too
+    with borrowed_generators(device, seeds.method):
+        method.before_epoch(training_set)
     return now(device) - started
 
 

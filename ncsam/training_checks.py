@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 
 from ncsam.augmentation import Augmentation
 from ncsam.datasets import Loaded, Samples, Split
 from ncsam.datasets.finite import check_finite
-from ncsam.evaluation import outputs_of_first
+from ncsam.evaluated_loss import loss_at_rest
+from ncsam.evaluation import classes_in, outputs_of_first
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.known_losses import ignored_label
+from ncsam.methods.loss_checks import checked_loss
 from ncsam.methods.method import Method
 from ncsam.methods.sharded import is_sharded
 from ncsam.optimizer_checks import (
@@ -24,35 +25,6 @@ from ncsam.optimizer_checks import (
     check_that_it_trains_every_network,
     check_that_it_trains_the_loss,
 )
-
-NO_DATASETS = (Tensor, np.ndarray, tuple, dict, str)
-"""Types that have items, but whose items are no samples."""
-
-
-def as_samples(name: str, data: Any, batch_size: int) -> Samples:
-    """The caller's data as samples.
-
-    Raises:
-        TypeError: data of another type.
-        ValueError: a DataLoader that sets the order or the batch size.
-    """
-    if isinstance(data, Split | Loaded):
-        return data
-    is_loader = isinstance(data, DataLoader)
-    is_dataset = hasattr(data, "__getitem__") and not isinstance(data, NO_DATASETS)
-    if not is_loader and not is_dataset:
-        raise TypeError(
-            f"{name}: must be a Split, a map-style dataset or a DataLoader, got {type(data).__name__}; "
-            "ncsam.Split(inputs, targets) makes a Split of tensors"
-        )
-    if is_loader and name == "train" and data.batch_size != batch_size:
-        raise ValueError(
-            f"batch_size: is {batch_size}, but {data.batch_size} in the DataLoader; give the same"
-        )
-    try:
-        return Loaded(data, batch_size=batch_size)
-    except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("data:", f"{name}:", 1)) from None
 
 
 def check_that_it_trains(
@@ -116,27 +88,83 @@ def checked_classes(
 ) -> int:
     """The model's number of classes. All labels are checked to lie below it, or to be ones that the loss ignores.
 
+    Labels must have the shape of predictions, or each sample's would be compared with those of the others.
+
     Samples in memory are checked to be finite before the model sees them.
 
     On a GPU a label out of range would end the process with a message that names neither label nor cause. A method that
     chooses samples by their class has no use for ignored labels, and a label that is none cannot be mixed.
     """
     _check_samples(train, held_out)
-    classes = outputs_of_first(method, train).shape[1]
+    outputs = outputs_of_first(method, train)
+    classes = outputs.shape[1]
     takes_ignored = method.takes_classes_of_positions or method.takes_ignored_labels
     leaves_out = not method.requires.classes or takes_ignored
     ignored = ignored_label(method.loss_fn) if leaves_out else None
-    for name, targets in (
-        ("observed", labels.observed),
-        ("clean", labels.clean),
-        ("held_out", held_out.targets),
+    for name, targets, scores in (
+        ("observed", labels.observed, outputs),
+        ("clean", labels.clean, outputs),
+        ("held_out", classes_in(held_out), outputs_of_first(method, held_out)),
     ):
+        _check_shape(name, targets, scores)
         _check_range(name, targets, classes, None if mixes and name == "observed" else ignored)
     if ignored is not None and bool((labels.observed == ignored).all()):
         raise ValueError(
             f"labels: every observed label is {ignored}, which the loss ignores; nothing can be learned"
         )
     return classes
+
+
+def check_losses(
+    method: Method, train: Samples, labels: NoisyLabels, held_out: Samples, batch_size: int
+) -> None:
+    """Raises ValueError if the loss fails on held-out samples, as many as in a batch: after an epoch, work is lost."""
+    try:
+        _check_loss(method, held_out, classes_in(held_out), batch_size)
+    except ValueError as error:
+        # an error that training samples have too is one of the loss
+        _check_loss(method, train, labels.observed, batch_size)
+        raise ValueError(f"held_out: {error}") from error
+
+
+def _check_loss(method: Method, samples: Samples, targets: Tensor, batch_size: int) -> None:
+    outputs = outputs_of_first(method, samples, batch_size)
+    with loss_at_rest(method, outputs.device) as loss_fn:
+        checked_loss(loss_fn, outputs, targets[: len(outputs)].to(outputs.device))
+
+
+@contextmanager
+def single_samples_named() -> Iterator[None]:
+    """A block with training passes, in which BatchNorm's error about a batch of one sample names its remedy."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "batch_size: BatchNorm has no statistics of a single sample, and a batch holds no more; take batches and a "
+            f"training set of at least 2 samples on each rank, or a model without BatchNorm: {error}"
+        ) from error
+
+
+def _check_shape(name: str, targets: Tensor, outputs: Tensor) -> None:
+    """Raises ValueError for labels of another shape than what outputs (samples, classes, ...) predict."""
+    predicted = outputs.shape[2:]
+    if targets.shape[1:] == predicted and not targets.is_floating_point():
+        return
+    field = "held_out: its targets" if name == "held_out" else f"labels: the {name} ones"
+    remedy = "give outputs (batch, classes, ...) with one column of scores for each label"
+    if targets.ndim == 1:
+        remedy = "give targets.long()" if not predicted else remedy
+    elif targets.shape[1:] == outputs.shape[1:2]:
+        remedy = "of rows with one number for each class, give the classes, targets.argmax(1)"
+    elif targets.shape[1:].numel() == 1:
+        remedy = "give targets.flatten()"
+    raise ValueError(
+        f"{field} are {targets.dtype} of shape {tuple(targets.shape)}, and must be classes, int64 of shape "
+        f"{(len(targets), *predicted)}, as the model's outputs for one sample have the shape "
+        f"{tuple(outputs.shape[1:])}; {remedy}"
+    )
 
 
 def _check_range(name: str, targets: Tensor, classes: int, ignored: int | None) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ncsam.datasets.cifar import cifar10, cifar100
+from ncsam.datasets.given import as_samples
 from ncsam.datasets.idx import FASHION_MNIST_PACKAGE, fashion_mnist, read_idx
 from ncsam.datasets.images import images
 from ncsam.datasets.kept import kept_or_read, part_of
@@ -33,6 +34,7 @@ __all__ = [
     "Loaded",
     "Samples",
     "Split",
+    "as_samples",
     "load_dataset",
     "make_dataset",
     "read_idx",

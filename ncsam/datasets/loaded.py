@@ -209,6 +209,9 @@ def _joined(items: list[Any]) -> Any:
     Raises:
         ValueError: their tensors have unequal shapes.
     """
+    if all(isinstance(item, tuple) and len(item) == 1 for item in items):
+        # as those of a TensorDataset of inputs alone
+        items = [item[0] for item in items]
     inputs = [item[0] if _is_pair(item) else item for item in items]
     shapes = {tuple(part.shape) for part in inputs if isinstance(part, Tensor | np.ndarray)}
     if len(shapes) > 1:
