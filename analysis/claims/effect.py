@@ -24,6 +24,8 @@ VACUOUS = "vacuous"
 INCONCLUSIVE = "inconclusive"
 NOT_MEASURED = "not measured"
 
+WITHIN_THE_MARGIN, OPPOSITE_SIGNS = "within the margin", "opposite signs"
+
 IN_THESE_CELLS = {
     SUPPORTED: SUPPORTED_HERE,
     CONTRADICTED: CONTRADICTED_HERE,
@@ -209,6 +211,11 @@ class Effect:
             self.test.method if self.test.is_without_spread else "two one-sided t tests against the margin"
         )
         return (self.test.method, within, reversal)[self._which_decides]
+
+    @property
+    def deciding_test_in_short(self) -> str:
+        """What `deciding_p` is of, where it is not of the effect itself: "within the margin" or "opposite signs"."""
+        return ("", WITHIN_THE_MARGIN, OPPOSITE_SIGNS)[self._which_decides]
 
     @property
     def _which_decides(self) -> int:

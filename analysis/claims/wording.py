@@ -27,6 +27,8 @@ from analysis.statistics import (
 )
 from landscape.results.wording import counted
 
+WHICH_RUNS = "runs: at noise rates above 0, unless a name says otherwise"
+"""What no prediction of runs with wrong labels repeats in its name."""
 SMALLEST_P = 0.001
 """Smaller p-values are not told apart in print."""
 MOST_DIGITS = 15
@@ -49,6 +51,18 @@ def p_in_words(p: float) -> str:
     """A p-value with its letter: "p = 0.031" or "p < 0.001"."""
     number = p_value(p)
     return f"p {number}" if number.startswith("<") else f"p = {number}"
+
+
+def deciding_p(effect: Effect, *, letter: bool = True) -> str:
+    """The p-value behind the verdict, and its test where that is not of the effect: "p = 0.054, opposite signs".
+
+    Args:
+        effect: the judged effect.
+        letter: whether the number has its letter.
+    """
+    p, test = effect.deciding_p, effect.deciding_test_in_short
+    number = p_in_words(p) if letter else p_value(p)
+    return f"{number}, {test}" if test and math.isfinite(p) else number
 
 
 def conclusion(effect: Effect) -> str:

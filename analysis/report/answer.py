@@ -26,7 +26,7 @@ from analysis.claims.effect import (
 from analysis.claims.prediction import Prediction
 from analysis.claims.quantities import quantity
 from analysis.claims.variants import select
-from analysis.claims.wording import p_in_words
+from analysis.claims.wording import deciding_p
 from analysis.report.numbers import interval
 from landscape.results.wording import counted, percent
 
@@ -124,7 +124,7 @@ def _tested(label: str, effect: Effect) -> str:
     """The verdict on a prediction with its numbers."""
     size = f"{interval(effect)} {effect.unit}".rstrip()
     return (
-        f"{label}, {effect.name}: {effect.verdict}, {size}, {p_in_words(effect.deciding_p)}, "
+        f"{label}, {effect.name}: {effect.verdict}, {size}, {deciding_p(effect)}, "
         f"{counted(effect.samples, effect.counted)}"
     )
 

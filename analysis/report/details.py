@@ -12,7 +12,7 @@ from rich.text import Text
 
 from analysis.claims import Claim, Judgement
 from analysis.claims.effect import NOT_MEASURED, Effect
-from analysis.claims.wording import p_in_words, without_number
+from analysis.claims.wording import WHICH_RUNS, deciding_p, without_number
 from analysis.report.numbers import interval
 from analysis.report.summary import (
     STYLES,
@@ -61,7 +61,7 @@ def print_details(judgements: list[Judgement], console: Console, *, with_unmeasu
             _print_line(console, label, text, how)
         console.print()
     if judged:
-        for words in (WHAT_P_MEANS, WHAT_FAMILIES_ARE, WHAT_THE_STAR_MEANS, WHAT_PER_RATE_MEANS):
+        for words in (WHAT_P_MEANS, WHICH_RUNS, WHAT_FAMILIES_ARE, WHAT_THE_STAR_MEANS, WHAT_PER_RATE_MEANS):
             _print_line(console, "", words, "dim", indent=0)
     if not with_unmeasured:
         print_unmeasured(judgements, console)
@@ -98,7 +98,7 @@ def _numbers(effect: Effect) -> str:
     if not math.isfinite(effect.estimate):
         return f"{effect.name}: {effect.verdict}, no number: {without_number(effect)}"
     size = f"{interval(effect)} {short_unit(effect)}".rstrip()
-    return f"{effect.name}: {short_verdict(effect.verdict)}, {size}, {p_in_words(effect.deciding_p)}"
+    return f"{effect.name}: {short_verdict(effect.verdict)}, {size}, {deciding_p(effect)}"
 
 
 def print_claims(claims: Iterable[Claim], console: Console) -> None:

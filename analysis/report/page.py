@@ -17,7 +17,7 @@ import figures
 from analysis import store
 from analysis.claims import Judgement, judge
 from analysis.claims.effect import NOT_MEASURED, VERDICTS, Effect
-from analysis.claims.wording import conclusion, p_in_words, p_value
+from analysis.claims.wording import WHICH_RUNS, conclusion, deciding_p, p_in_words
 from analysis.plan import read_study
 from analysis.report.answer import answer
 from analysis.report.chosen import claims_of
@@ -101,7 +101,7 @@ def markdown(judgements: list[Judgement]) -> str:
             judgement.claim.id,
             effect.name,
             f"{interval(effect)} {effect.unit}".strip(),
-            p_value(effect.deciding_p),
+            deciding_p(effect, letter=False),
             counted(effect.samples, effect.counted) if effect.samples else "–",
             effect.verdict,
         ]
@@ -112,7 +112,7 @@ def markdown(judgements: list[Judgement]) -> str:
     lines = [
         " | ".join(cell.replace("|", "\\|") for cell in row) for row in [head, ["---"] * len(head), *rows]
     ]
-    return "".join(f"| {line} |\n" for line in lines)
+    return "".join(f"| {line} |\n" for line in lines) + f"\n{WHICH_RUNS}\n"
 
 
 def _page(root: Path, table: pd.DataFrame, judgements: list[Judgement], state: store.Unfinished) -> str:
@@ -184,7 +184,7 @@ def _deciding_p(judgement: Judgement) -> str:
     """The p-value of the effect that decided, as in "p = 0.031"; empty if no effect decided."""
     if judgement.verdict == NOT_MEASURED or deciding(judgement).verdict != judgement.verdict:
         return ""
-    return p_in_words(deciding(judgement).deciding_p)
+    return deciding_p(deciding(judgement))
 
 
 def _shown(effect: Effect) -> dict[str, str]:

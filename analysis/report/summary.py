@@ -14,11 +14,13 @@ from analysis.claims.effect import (
     CONTRADICTED_HERE,
     IN_THESE_CELLS,
     NOT_MEASURED,
+    OPPOSITE_SIGNS,
     SUPPORTED,
     SUPPORTED_HERE,
+    WITHIN_THE_MARGIN,
     Effect,
 )
-from analysis.claims.wording import p_value
+from analysis.claims.wording import WHICH_RUNS, deciding_p
 from analysis.report.numbers import interval
 from analysis.report.results import NARROW
 
@@ -32,12 +34,16 @@ LEAST_OF_PREDICTION = 24
 """Columns, with the gap before them, from which on a part of a prediction says something."""
 PER_RATE, SHORT_PER_RATE = " per 100% wrong labels", "/100%"
 """The end of a slope's unit, and what stands for that in a narrow column."""
+SHORT_TESTS = {OPPOSITE_SIGNS: "signs", WITHIN_THE_MARGIN: "margin"}
+"""One word for each test that is not of the effect, beside its p in a narrow column."""
 SHORT = {here: f"{general}*" for general, here in IN_THESE_CELLS.items()}
 """One word for each verdict that holds only for the cells at hand."""
 WHAT_THE_STAR_MEANS = "*: about the data at hand, not about others like them"
 WHAT_P_MEANS = (
     "p: corrected over the claims of one letter; intervals are not, and may leave out 0 beside p > 0.05"
 )
+WHAT_SIGNS_MEANS = "signs: this p is of the test of opposite signs, not of the mean effect"
+WHAT_MARGIN_MEANS = "margin: this p is of the test that the effect is within the margin"
 WHAT_PER_RATE_MEANS = f"{SHORT_PER_RATE}:{PER_RATE}"
 
 
@@ -92,9 +98,17 @@ def _cells(judgement: Judgement) -> list[str]:
         name_of_deciding(judgement),
         f"{verdict} {_share_measured(judgement)}" if judgement.measured else verdict,
         f"{interval(effect)} {short_unit(effect)}".strip(),
-        p_value(effect.deciding_p),
+        _short_p(effect),
         effect.name,
     ]
+
+
+def _short_p(effect: Effect) -> str:
+    """The p-value behind the verdict, with one word for its test where that is not of the effect: "0.054 signs"."""
+    text = deciding_p(effect, letter=False)
+    for test, short in SHORT_TESTS.items():
+        text = text.replace(f", {test}", f" {short}")
+    return text
 
 
 def short_verdict(verdict: str) -> str:
@@ -104,7 +118,7 @@ def short_verdict(verdict: str) -> str:
 
 def short_unit(effect: Effect) -> str:
     """The unit of an effect; a slope is one per 100%."""
-    return effect.unit.replace(PER_RATE, SHORT_PER_RATE)
+    return f" {effect.unit}".replace(PER_RATE, SHORT_PER_RATE).strip()
 
 
 def deciding(judgement: Judgement) -> Effect:
@@ -127,12 +141,15 @@ def _share_measured(judgement: Judgement) -> str:
 
 
 def _what_marks_mean(judged: list[Judgement], has_words: bool) -> list[str]:
-    lines = [WHAT_P_MEANS]
+    lines = [WHAT_P_MEANS, WHICH_RUNS]
+    tests = {deciding(judgement).deciding_test_in_short for judgement in judged}
+    lines += [WHAT_SIGNS_MEANS] if OPPOSITE_SIGNS in tests else []
+    lines += [WHAT_MARGIN_MEANS] if WITHIN_THE_MARGIN in tests else []
     if not has_words and any(len(judgement.effects) > 1 for judgement in judged):
         lines.append(".1: prediction 1 of the claim; in words: ncsam claims --list")
     if any(judgement.verdict in SHORT for judgement in judged):
         lines.append(WHAT_THE_STAR_MEANS)
-    if any(deciding(judgement).unit.endswith(PER_RATE) for judgement in judged):
+    if any(f" {deciding(judgement).unit}".endswith(PER_RATE) for judgement in judged):
         lines.append(WHAT_PER_RATE_MEANS)
     partly = [judgement for judgement in judged if judgement.measured]
     if partly:

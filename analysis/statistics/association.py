@@ -197,8 +197,8 @@ def _correlation(first: Values, second: Values) -> Values:
 def _jackknife(values: dict[str, Values]) -> tuple[float, float, float]:
     """The standard error and the 95% interval of the mean correlation over cells, from leaving out families.
 
-    The interval is Student's over the pseudo-values, cut to -1 and 1. If all orders agree, the pseudo-values have no
-    spread, and the interval is Fieller's.
+    The interval is Student's over the pseudo-values, cut to -1 and 1. If they have no spread, because all orders agree
+    or by chance, there is no standard error (NaN), and the interval is Fieller's.
     """
     count = values["x"].shape[1]
     everyone = np.arange(count)
@@ -216,7 +216,7 @@ def _jackknife(values: dict[str, Values]) -> tuple[float, float, float]:
     if error > 1e-9:
         return error, max(-1.0, whole - wide * error), min(1.0, whole + wide * error)
     if count <= FEWEST:
-        return error, -1.0, 1.0
+        return math.nan, -1.0, 1.0
     middle = math.atanh(min(max(whole, -0.99), 0.99))
     half = wide * SPREAD / (count - 4) ** 0.5
-    return error, min(math.tanh(middle - half), whole), max(math.tanh(middle + half), whole)
+    return math.nan, min(math.tanh(middle - half), whole), max(math.tanh(middle + half), whole)

@@ -26,7 +26,7 @@ class RelativeFlatness(Result):
     """The trace of a layer's Hessian, weighted by the inner products of the units' weights."""
 
     value: float = described("relative flatness kappa: larger is sharper")
-    standard_error: float = described("standard error of the value")
+    standard_error: float = described("standard error of the value, half the reach of its 95% interval")
     low: float = described("lower end of the value's 95% interval")
     high: float = described("upper end of the value's 95% interval")
     layer: str = described("name of the weights")

@@ -27,10 +27,15 @@ from landscape.results.shown import Result
 ROUNDING = 1e-3
 """Share of the largest slope by which two ways to compute cross-entropy may differ."""
 
+ERROR = "standard error of that {}, half the reach of its 95% interval over probes"
+"""What is said of an error: two of them hold the number in 95% of draws, though probes are few and end early."""
+
 
 @result
 class CurvatureParts(Result):
     """Jacobian, uncertainty, Gauss-Newton matrix and functional Hessian of one loss, each with its error.
+
+    Two errors hold a trace or a norm in about 95% of draws; it converged if its error is within the tolerance.
 
     The Hessian of a mean cross-entropy is the Gauss-Newton matrix, mean J_i^T (diag p_i - p_i p_i^T) J_i, plus the
     functional Hessian (Singh et al. 2021). The Gauss-Newton matrix grows with the outputs' Jacobian J and with the
@@ -38,14 +43,14 @@ class CurvatureParts(Result):
     """
 
     jacobian_trace: float = described("trace of mean J^T J: mean squared norm of a sample's Jacobian")
-    jacobian_trace_error: float = described("standard error of that trace, over probes")
+    jacobian_trace_error: float = described(ERROR.format("trace"))
     jacobian_top: float = described("largest eigenvalue of mean J^T J")
     jacobian_top_error: float = described("error of that eigenvalue")
     uncertainty: float = described("mean of 1 - sum of squared probabilities: 0 sure, 1 - 1/classes unsure")
     gauss_newton_trace: float = described("trace of the Gauss-Newton matrix")
-    gauss_newton_trace_error: float = described("standard error of that trace, over probes")
+    gauss_newton_trace_error: float = described(ERROR.format("trace"))
     functional_norm: float = described("Frobenius norm of the functional Hessian")
-    functional_norm_error: float = described("standard error of that norm, over probes")
+    functional_norm_error: float = described(ERROR.format("norm"))
     functional_smallest: float = described("smallest eigenvalue of the functional Hessian")
     functional_smallest_error: float = described("error of that eigenvalue")
     converged: bool = described("traces and norm are within their tolerance, and both eigenvalues were found")

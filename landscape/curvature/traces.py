@@ -42,11 +42,15 @@ class TraceEstimate(Result):
     """The trace of a matrix and its squared Frobenius norm, with their errors."""
 
     value: float = described("trace of the matrix of the mean loss: sum of its eigenvalues")
-    standard_error: float = described("standard error of the value; NaN where the method gives none")
+    standard_error: float = described(
+        "standard error of the value, half the reach of its 95% interval; NaN where the method gives none"
+    )
     low: float = described("lower end of the value's 95% interval")
     high: float = described("upper end of the value's 95% interval")
     squared_norm: float = described("squared Frobenius norm: sum of the squared eigenvalues")
-    squared_norm_error: float = described("standard error of the squared norm")
+    squared_norm_error: float = described(
+        "standard error of the squared norm, half the reach of its 95% interval"
+    )
     converged: bool = described("the 95% interval, of the trace or of the norm, is within +-2 rtol of it")
     products: int = described("matrix-vector products spent", unit="products")
     matrix: str = described("which matrix")
@@ -60,7 +64,9 @@ class LayerTraces(DrawnResult):
 
     layer: NDArray[np.str_] = described("name of the parameter tensor", dims=("layer",), coordinate=True)
     values: FloatArray = described("traces of the layers' diagonal blocks", dims=("layer",))
-    standard_errors: FloatArray = described("of the values", dims=("layer",))
+    standard_errors: FloatArray = described(
+        "of the values, half the reach of their 95% intervals", dims=("layer",)
+    )
     parameters: NDArray[np.int64] = described("entries of each tensor", dims=("layer",))
     converged: bool = described("every 95% interval is within 2 rtol of the whole trace")
     products: int = described("matrix-vector products spent", unit="products")

@@ -143,7 +143,11 @@ def two_level_trace(
         found = _sum(on_part, differences, rounding, rtol)
         if not math.isfinite(found.trace.value) or (found.converged and rtol is not None):
             return found
-        enough = 0.0 if rtol is None else _enough_variance(found.trace, rtol)
+        enough = (
+            0.0
+            if rtol is None
+            else _enough_variance(found.trace, on_part.variance + differences.variance, rtol)
+        )
         growth = _growth(on_part, differences, enough, max_products)
         if growth is None:
             return found
@@ -177,10 +181,9 @@ def _levels(
     )
 
 
-def _enough_variance(trace: Estimate, rtol: float) -> float:
-    """The variance with which the interval would be short enough, if its quantile stayed."""
-    quantiles = (trace.high - trace.value) / trace.standard_error
-    return (2 * rtol * trace.value / quantiles) ** 2
+def _enough_variance(trace: Estimate, variance: float, rtol: float) -> float:
+    """The variance with which the interval would be short enough, if the quantile of this variance stayed."""
+    return variance * (2 * rtol * trace.value / (trace.high - trace.value)) ** 2
 
 
 def _growth(
@@ -229,5 +232,4 @@ def _estimate(means: tuple[tuple[float, float], ...], counts: list[int], roundin
     # all variances may be 0
     freedom = sum(variances) ** 2 / weights if weights else min(counts) - 1
     error = math.sqrt(sum(variances) + rounding**2)
-    margin = float(scipy.special.stdtrit(freedom, WIDER_QUANTILE)) * error
-    return Estimate(value, error, value - margin, value + margin)
+    return Estimate.within(value, float(scipy.special.stdtrit(freedom, WIDER_QUANTILE)) * error)

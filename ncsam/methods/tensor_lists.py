@@ -100,6 +100,6 @@ def project_onto_ball(tensors: list[Tensor], radius: float) -> Tensor:
 
 
 def cosine(first: list[Tensor], second: list[Tensor]) -> float:
-    """The cosine between two directions; NaN if either is zero."""
+    """The cosine between two directions, which rounding does not lead beyond -1 or 1; NaN if either is zero."""
     lengths = norm(first) * norm(second)
-    return (inner_product(first, second) / lengths).item() if lengths > 0 else float("nan")
+    return (inner_product(first, second) / lengths).clamp(-1, 1).item() if lengths > 0 else float("nan")

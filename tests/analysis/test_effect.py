@@ -26,7 +26,7 @@ from analysis.claims.effect import (
 from analysis.claims.limits import limits_of, limits_of_difference
 from analysis.claims.prediction import cell_names
 from analysis.claims.quantities import QUANTITIES
-from analysis.claims.wording import conclusion, p_value, without_number
+from analysis.claims.wording import conclusion, deciding_p, p_value, without_number
 from analysis.statistics import POWER, failing_share, paired_effect, trend, units_for_equivalence
 from tests.analysis.synthetic_study import judged, table
 
@@ -108,6 +108,20 @@ def test_the_p_value_that_is_printed_is_the_one_that_decides(means, options, ind
     assert effect.deciding_p == effect.p_values[index]
     decided = effect.verdict != INCONCLUSIVE
     assert (effect.deciding_p < 0.05) == decided
+
+
+@pytest.mark.parametrize(
+    ("means", "options", "test"),
+    [
+        ([1.0] * MANY, {}, ""),
+        ([0.0] * MANY, {"margin": 0.5}, ", within the margin"),
+        ([1.0, -1.0, 1.0], {}, ", opposite signs"),
+    ],
+)
+def test_a_p_value_that_is_not_of_the_printed_effect_names_its_test(means, options, test):
+    effect = effect_of(means, **options)
+    assert deciding_p(effect) == f"p < 0.001{test}"
+    assert deciding_p(effect, letter=False) == f"< 0.001{test}"
 
 
 def test_what_cannot_fail_is_vacuous_unless_it_fails():

@@ -12,6 +12,7 @@ import pytest
 
 from analysis import cli, store
 from analysis.claims import CLAIMS, claim, judge
+from analysis.claims.wording import WHICH_RUNS
 from analysis.cli import commands
 from analysis.plan import final_runs, read_study
 from analysis.report import pictures
@@ -61,7 +62,8 @@ def test_the_same_results_give_the_same_report(finished, tmp_path):
     assert written[0] == written[1]
     table = store.read_table(root)
     pd.testing.assert_frame_equal(pd.read_csv(root / "runs.csv"), table, check_dtype=False)
-    lines = (root / "claims.md").read_text().splitlines()
+    *lines, blank, which_runs = (root / "claims.md").read_text().splitlines()
+    assert (blank, which_runs) == ("", WHICH_RUNS)
     assert len(lines) == 2 + sum(len(one.predictions) for one in CLAIMS.values())
     assert len({line.count("|") for line in lines}) == 1
 

@@ -237,6 +237,17 @@ def test_the_jackknife_is_that_of_leaving_out_one_family_at_a_time():
     assert found.these.standard_error == pytest.approx(np.std(pseudo, ddof=1) / 3)
 
 
+@pytest.mark.parametrize("agree", [True, False])
+def test_there_is_no_standard_error_beside_an_interval_where_leaving_out_a_family_changes_nothing(agree):
+    names = np.arange(6)
+    # of the second order, each family takes part in as many discordant pairs as any other
+    y = names if agree else [1, 0, 3, 2, 5, 4]
+    found = rank_association(np.zeros(6), names, names, names, y).these
+    assert found.low < found.estimate <= found.high
+    assert np.isnan(found.standard_error)
+    assert not found.is_without_spread
+
+
 def test_the_partial_correlation_is_that_of_residuals_of_ranks():
     rng = np.random.default_rng(9)
     x, y, z = rng.normal(size=(3, 10))

@@ -8,7 +8,15 @@ from torch import nn
 
 from ncsam import SAM
 from ncsam.alignment import perturbation_alignment
+from ncsam.methods.tensor_lists import cosine
 from tests.ncsam.small_training import loss_fn, prepare, train
+
+
+def test_a_cosine_is_never_beyond_one():
+    draws = [[torch.randn(50, generator=torch.Generator().manual_seed(seed))] for seed in range(200)]
+    found = [cosine(draw, draw) for draw in draws]
+    assert min(found) > 0.999
+    assert max(found) == 1
 
 
 class TestAlignment:

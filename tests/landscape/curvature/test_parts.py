@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 
-from landscape import Objective, curvature_parts, curvature_parts_by_labels
+from landscape import Objective, curvature_parts, curvature_parts_by_labels, trace
 from tests.conftest import build, dense_gauss_newton, dense_hessian
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -57,6 +57,26 @@ def test_gauss_newton_and_functional_hessian_are_the_dense_ones(case, found):
     assert found.functional_norm == pytest.approx(functional.norm().item(), rel=0.05)
     assert found.functional_smallest == pytest.approx(torch.linalg.eigvalsh(functional)[0].item(), rel=1e-6)
     assert found.converged
+
+
+@pytest.fixture
+def shared(case):
+    model, inputs, targets = case
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    return objective, trace(objective, matrix="gauss-newton", max_products=16, seed=3)
+
+
+def test_two_errors_are_the_reach_of_the_interval_and_those_within_the_tolerance_converge(shared):
+    objective, of_trace = shared
+    found = curvature_parts(objective, max_products=16, seed=3)
+    assert found.gauss_newton_trace == of_trace.value
+    assert 2 * found.gauss_newton_trace_error == pytest.approx(of_trace.high - of_trace.value)
+    within = of_trace.standard_error / of_trace.value
+    for factor in (0.9, 1.1):
+        again = trace(
+            objective, matrix="gauss-newton", max_products=of_trace.products, rtol=factor * within, seed=3
+        )
+        assert (again.value, again.converged) == (of_trace.value, factor > 1)
 
 
 def test_what_has_no_budget_is_not_converged(case):
