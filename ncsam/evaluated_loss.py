@@ -31,7 +31,7 @@ def measure_of(method: Method) -> Any:
 
 @contextmanager
 def loss_at_rest(method: Method, device: torch.device) -> Iterator[Callable[..., Any]]:
-    """A block with `measure_of` a method, in evaluation mode and without gradients.
+    """A block with `measure_of` a method, in evaluation mode. A loss may take gradients by itself.
 
     Afterward the loss has its former mode and state, and torch's generators stand where they stood. State is what the
     loss holds as a module, as an object, or in a closure, also within further objects. What it keeps in a file, or
@@ -52,7 +52,7 @@ def loss_at_rest(method: Method, device: torch.device) -> Iterator[Callable[...,
     try:
         for module in modules:
             module.training = False
-        with torch.no_grad(), borrowed_generators(device):
+        with borrowed_generators(device):
             yield loss_fn
     finally:
         before.restore()

@@ -145,6 +145,20 @@ class DrawingLoss(nn.Module):
         return cross_entropy(outputs + torch.randn_like(outputs), targets)
 
 
+def test_a_loss_that_takes_gradients_by_itself_is_evaluated():
+    def sharpened(outputs, targets):
+        scores = outputs.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(cross_entropy(scores, targets), scores)
+        return cross_entropy(outputs + slope, targets)
+
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    data = Split(INPUTS, TARGETS)
+    history = fit(Plain(model, sharpened), optimizer, data, LABELS, data, epochs=1, batch_size=12, seed=0)
+    expected = sharpened(model(INPUTS), LABELS.observed).item()
+    assert history.metrics["train_loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("make", "loss_fn"),
     [(lambda: DrawsInEvaluation(4, 3), nn.CrossEntropyLoss()), (lambda: nn.Linear(4, 3), DrawingLoss())],

@@ -84,7 +84,7 @@ class SmoothingMore:
         self.calls = 0
 
     def __call__(self, scores, targets):
-        self.calls += torch.is_grad_enabled()
+        self.calls += 1
         return nn.functional.cross_entropy(scores, targets, label_smoothing=min(0.5, 0.01 * self.calls))
 
 
