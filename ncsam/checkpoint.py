@@ -101,7 +101,9 @@ def _without_numpy(value: Any) -> Any:
     if isinstance(value, dict):
         # a copy keeps what torch notes at the state of a module
         plain = copy.copy(value)
-        plain.update({name: _without_numpy(part) for name, part in value.items()})
+        # by key, because the `update` of a Counter, such as milestones are, adds
+        for name, part in value.items():
+            plain[name] = _without_numpy(part)
         return plain
     if type(value) in (list, tuple):
         return type(value)(map(_without_numpy, value))
