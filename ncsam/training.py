@@ -35,7 +35,7 @@ from ncsam.training_checks import (
     checked_classes,
     single_samples_named,
 )
-from ncsam.training_modes import left_in_evaluation_mode
+from ncsam.training_modes import left_in_evaluation_mode, warn_of_trained_parts
 from ncsam.training_numbers import TrainingNumbers
 from ncsam.training_settings import Settings, settings_of
 
@@ -168,6 +168,7 @@ def fit(
         labels = labels.to(device)
         classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixup_alpha is not None)
         check_losses(method, samples, labels, held_out_samples, batch_size)
+        warn_of_trained_parts(method.networks())
         settings = _step_settings(method, numbers, augmentation, classes, redraw)
         begun: Settings = {}
         if checkpoint is not None:

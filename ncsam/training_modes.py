@@ -13,26 +13,32 @@ def left_in_evaluation_mode(networks: Iterable[nn.Module]) -> tuple[nn.Module, .
     """The modules in evaluation mode within networks in training mode, as after `network.train()` and `norm.eval()`.
 
     A network that is in evaluation mode as a whole, as a pretrained one comes, has none: it is trained as a whole.
-
-    Warns:
-        UserWarning: such a module has weights that are trained, as a pretrained part within a module of the caller's.
     """
-    resting = [
-        (name, module)
-        for root in map(_without_wrapper, networks)
-        if root.training
-        for name, module in root.named_modules()
-        if not module.training
-    ]
-    trained = [name for name, module in resting if any(w.requires_grad for w in module.parameters())]
-    if trained:
+    return tuple(module for _, module in _resting(networks))
+
+
+def warn_of_trained_parts(networks: Iterable[nn.Module]) -> None:
+    """Warns of weights that are trained in evaluation mode, as those of a pretrained part in the caller's module."""
+    for name, module in _resting(networks):
+        if not any(weight.requires_grad for weight in module.parameters()):
+            continue
         warnings.warn(
-            f"model: {trained[0]!r} is in evaluation mode within a model in training mode, and stays in it, though its "
+            f"model: {name!r} is in evaluation mode within a model in training mode, and stays in it, though its "
             "weights are trained: no dropout, and BatchNorm keeps its statistics; call model.train() before fit if "
             "that is not meant, or freeze the weights with requires_grad_(False)",
             stacklevel=3,
         )
-    return tuple(module for _, module in resting)
+        return
+
+
+def _resting(networks: Iterable[nn.Module]) -> list[tuple[str, nn.Module]]:
+    return [
+        (name, module)
+        for root in map(without_wrapper, networks)
+        if root.training
+        for name, module in root.named_modules()
+        if not module.training
+    ]
 
 
 def set_modes(networks: Iterable[nn.Module], resting: Iterable[nn.Module]) -> None:
@@ -44,9 +50,9 @@ def set_modes(networks: Iterable[nn.Module], resting: Iterable[nn.Module]) -> No
         module.training = False
 
 
-def _without_wrapper(network: nn.Module) -> nn.Module:
+def without_wrapper(network: nn.Module) -> nn.Module:
     """The module itself: a wrapper is made in training mode, whatever the mode of its module."""
     if isinstance(network, DistributedDataParallel | DataParallel):
-        return _without_wrapper(network.module)
+        return without_wrapper(network.module)
     compiled = getattr(network, "_orig_mod", None)
-    return network if compiled is None else _without_wrapper(compiled)
+    return network if compiled is None else without_wrapper(compiled)

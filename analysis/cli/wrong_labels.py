@@ -169,9 +169,9 @@ def _planted(data: Dataset, kind: str, rate: float, seed: int) -> NoisyLabels:
 
 
 def _check_before_training(plan: DetectionPlan, data: Dataset, knows_truth: bool) -> None:
-    """Finds what would fail after hours of training: data without a choice, missing packages, a table without a place.
+    """Finds what would fail after hours of training.
 
-    A model that cannot be run on the data is found too.
+    That is: data without a choice, a model that cannot be run on the data, missing packages, a table without a place.
 
     Raises:
         ValueError: naming the option.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import torch
@@ -26,7 +25,9 @@ class RelativeFlatness(Result):
     """The trace of a layer's Hessian, weighted by the inner products of the units' weights."""
 
     value: float = described("relative flatness kappa: larger is sharper")
-    standard_error: float = described("standard error of the value, half the reach of its 95% interval")
+    standard_error: float = described(
+        "standard error of the value, a quarter of the width of its 95% interval"
+    )
     low: float = described("lower end of the value's 95% interval")
     high: float = described("upper end of the value's 95% interval")
     layer: str = described("name of the weights")
@@ -94,7 +95,10 @@ def relative_flatness(
             generator=generator_for("probes of relative flatness", seed),
         )
     return RelativeFlatness(
-        **dataclasses.asdict(found.trace),
+        value=found.trace.value,
+        standard_error=found.trace.standard_error,
+        low=found.trace.low,
+        high=found.trace.high,
         layer=name,
         converged=found.converged,
         products=found.products,

@@ -27,7 +27,7 @@ from landscape.results.shown import Result
 ROUNDING = 1e-3
 """Share of the largest slope by which two ways to compute cross-entropy may differ."""
 
-ERROR = "standard error of that {}, half the reach of its 95% interval over probes"
+ERROR = "standard error of that {}, a quarter of the width of its 95% interval over probes"
 """What is said of an error: two of them hold the number in 95% of draws, though probes are few and end early."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import TypedDict
 
@@ -43,13 +42,13 @@ class TraceEstimate(Result):
 
     value: float = described("trace of the matrix of the mean loss: sum of its eigenvalues")
     standard_error: float = described(
-        "standard error of the value, half the reach of its 95% interval; NaN where the method gives none"
+        "standard error of the value, a quarter of the width of its 95% interval; NaN where the method gives none"
     )
     low: float = described("lower end of the value's 95% interval")
     high: float = described("upper end of the value's 95% interval")
     squared_norm: float = described("squared Frobenius norm: sum of the squared eigenvalues")
     squared_norm_error: float = described(
-        "standard error of the squared norm, half the reach of its 95% interval"
+        "standard error of the squared norm, a quarter of the width of its 95% interval"
     )
     converged: bool = described("the 95% interval, of the trace or of the norm, is within +-2 rtol of it")
     products: int = described("matrix-vector products spent", unit="products")
@@ -65,7 +64,7 @@ class LayerTraces(DrawnResult):
     layer: NDArray[np.str_] = described("name of the parameter tensor", dims=("layer",), coordinate=True)
     values: FloatArray = described("traces of the layers' diagonal blocks", dims=("layer",))
     standard_errors: FloatArray = described(
-        "of the values, half the reach of their 95% intervals", dims=("layer",)
+        "of the values, a quarter of the width of their 95% intervals", dims=("layer",)
     )
     parameters: NDArray[np.int64] = described("entries of each tensor", dims=("layer",))
     converged: bool = described("every 95% interval is within 2 rtol of the whole trace")
@@ -145,7 +144,10 @@ def trace(
         else:
             found = _with_a_part(counted, objective, part, matrix, seed, asked)
     return TraceEstimate(
-        **dataclasses.asdict(found.trace),
+        value=found.trace.value,
+        standard_error=found.trace.standard_error,
+        low=found.trace.low,
+        high=found.trace.high,
         squared_norm=found.square.value,
         squared_norm_error=found.square.standard_error,
         converged=found.converged,

@@ -27,21 +27,34 @@ PRODUCTS_PER_PROBE = {"xtrace": 2, "hutch++": 3, "hutchinson": 1}
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its error: the 95% interval, and half of its reach to one side.
+    """A number with its 95% interval, which lies around it.
 
-    That half is told as the standard error, because the spread of few probes, at which sampling was free to stop, is
-    too small: twice that spread held the number in 87 to 90% of draws where the interval held it in 95%.
+    Attributes:
+        value: the number.
+        margin: half the width of the interval.
     """
 
     value: float
-    standard_error: float
-    low: float
-    high: float
+    margin: float
 
-    @classmethod
-    def within(cls, value: float, reach: float) -> Estimate:
-        """The estimate whose 95% interval reaches so far to either side."""
-        return cls(value, reach / 2, value - reach, value + reach)
+    @property
+    def standard_error(self) -> float:
+        """Half the margin.
+
+        The spread of few probes, at which sampling was free to stop, is too small: twice that spread held the number in
+        87 to 90% of draws where the interval held it in 95%.
+        """
+        return self.margin / 2
+
+    @property
+    def low(self) -> float:
+        """The lower end of the interval."""
+        return self.value - self.margin
+
+    @property
+    def high(self) -> float:
+        """The upper end of the interval."""
+        return self.value + self.margin
 
 
 @dataclass(frozen=True)
@@ -193,7 +206,7 @@ def _estimate(
     """The mean of the probes' values, with Student's interval."""
     value = exact + values.mean().item()
     error = math.sqrt((values.var() / len(values) + covariance + rounding.square()).item())
-    return Estimate.within(value, student(quantile, len(values)) * error)
+    return Estimate(value, student(quantile, len(values)) * error)
 
 
 def _exact(
@@ -210,7 +223,7 @@ def _exact(
         square += applied.square().sum().item()
     products += n - known.shape[1]
     errors = (rounding * math.sqrt(square), 2 * rounding * square)
-    sums = [Estimate.within(value, 2 * error) for value, error in zip((trace, square), errors, strict=True)]
+    sums = [Estimate(value, 2 * error) for value, error in zip((trace, square), errors, strict=True)]
     return TraceAndSquaredNorm(sums[0], sums[1], math.isfinite(trace), products)
 
 
@@ -278,4 +291,4 @@ def block_traces(
         most=max_products,
     )
     pairs = zip(means.tolist(), margins.tolist(), strict=True)
-    return [Estimate.within(mean, margin) for mean, margin in pairs], met, spent
+    return [Estimate(mean, margin) for mean, margin in pairs], met, spent

@@ -183,7 +183,7 @@ def _levels(
 
 def _enough_variance(trace: Estimate, variance: float, rtol: float) -> float:
     """The variance with which the interval would be short enough, if the quantile of this variance stayed."""
-    return variance * (2 * rtol * trace.value / (trace.high - trace.value)) ** 2
+    return variance * (2 * rtol * trace.value / trace.margin) ** 2
 
 
 def _growth(
@@ -232,4 +232,4 @@ def _estimate(means: tuple[tuple[float, float], ...], counts: list[int], roundin
     # all variances may be 0
     freedom = sum(variances) ** 2 / weights if weights else min(counts) - 1
     error = math.sqrt(sum(variances) + rounding**2)
-    return Estimate.within(value, float(scipy.special.stdtrit(freedom, WIDER_QUANTILE)) * error)
+    return Estimate(value, float(scipy.special.stdtrit(freedom, WIDER_QUANTILE)) * error)

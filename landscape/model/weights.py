@@ -50,7 +50,7 @@ class ParameterLayout:
             asked = [is_chosen(each) for each in shared]
             if any(asked):
                 chosen.append(name)
-            # the first name is the layout's: who chooses by that one sees what it shares
+            # the first name is the one in the layout: a caller who chooses it needs no warning
             if any(asked) and not asked[0]:
                 warnings.warn(
                     f"parameters: {' and '.join(map(repr, shared))} are one parameter, which is a variable because it "

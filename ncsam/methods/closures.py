@@ -46,18 +46,18 @@ class _Inputs:
     """The tensors that the model got in the first pass, and how often each had been written to by then."""
 
     def __init__(self) -> None:
-        self.is_first: bool | None = None
+        self.passes = 0
         self.seen: list[tuple[weakref.ref[Tensor], int]] = []
 
     def __call__(self, _: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        if self.is_first:
+        if self.passes == 1:
             leaves = tree_leaves((arguments, options))
             tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_inference()]
             self.seen += [(weakref.ref(tensor), tensor._version) for tensor in tensors]
 
     def check(self) -> None:
         """Begins a pass; raises ValueError if an input of the first one was written to."""
-        self.is_first = self.is_first is None
+        self.passes += 1
         held = ((reference(), version) for reference, version in self.seen)
         if any(tensor is not None and tensor._version != version for tensor, version in held):
             raise ValueError(

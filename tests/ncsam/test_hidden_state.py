@@ -59,6 +59,30 @@ class OwnGenerator(nn.Module):
         return x + 0.1 * torch.randn(x.shape, generator=self.generator) if self.training else x
 
 
+class CounterOfTheFirstPass(nn.Module):
+    def forward(self, x):
+        if self.training:
+            self.passes = getattr(self, "passes", 0) + 1
+        return x * (1 + 0.1 * getattr(self, "passes", 0))
+
+
+class GeneratorOfTheFirstPass(nn.Module):
+    def forward(self, x):
+        if not hasattr(self, "generator"):
+            self.generator = torch.Generator().manual_seed(0)
+        return x + 0.1 * torch.randn(x.shape, generator=self.generator) if self.training else x
+
+
+class ArrayOfCounts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.counts = np.zeros(2)
+
+    def forward(self, x):
+        self.counts[0] += self.training
+        return x * (1 + 0.1 * float(self.counts[0]))
+
+
 class ExtraStateOfNumPy(Counter):
     def get_extra_state(self):
         return {"passes": np.float64(self.passes), "table": np.arange(3)}
@@ -71,9 +95,16 @@ class Log(nn.Module):
     def __init__(self):
         super().__init__()
         self.seen = []
+        self.last = {"size": 0}
 
     def forward(self, x):
         self.seen.append(len(x))
+        return x
+
+
+class Last(Log):
+    def forward(self, x):
+        self.last["size"] += 1
         return x
 
 
@@ -112,6 +143,7 @@ def trained(path, *, front=nn.Identity, loss=nn.CrossEntropyLoss, make=sgd, sche
     "parts",
     [
         *({"front": front} for front in (RunningMean, Counter, PlainTensor, OwnGenerator, ExtraStateOfNumPy)),
+        *({"front": front} for front in (CounterOfTheFirstPass, GeneratorOfTheFirstPass, ArrayOfCounts)),
         {"loss": SmoothingMore},
         {"make": lambda weights: sgd(weights, lr=np.float64(0.1), weight_decay=np.float32(1e-3))},
         {"schedule": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda epoch: np.exp(-epoch))},
@@ -125,9 +157,10 @@ def test_a_killed_training_with_hidden_state_or_numpy_numbers_resumes_to_the_sam
     assert torch.equal(trained(tmp_path / "run", **parts), whole)
 
 
-def test_state_that_cannot_be_kept_is_told(tmp_path):
-    with pytest.warns(UserWarning, match=r"^checkpoint: model\.0\.seen, a list, changes in training"):
-        trained(tmp_path / "run", front=Log)
+@pytest.mark.parametrize(("front", "told"), [(Log, r"seen, a list"), (Last, r"last, a dict")])
+def test_state_that_cannot_be_kept_is_told(front, told, tmp_path):
+    with pytest.warns(UserWarning, match=rf"^checkpoint: model\.0\.{told}, changes in training"):
+        trained(tmp_path / "run", front=front)
 
 
 def test_a_model_without_hidden_state_needs_no_warning(tmp_path):
