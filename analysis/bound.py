@@ -14,6 +14,7 @@ from torch.nn import functional
 from analysis.objectives import objective_of
 from landscape import Objective, Sharpness, sharpness
 from landscape.results.fields import described
+from landscape.seeds import generator_for, normal_like
 from landscape.results.registry import result
 from landscape.results.shown import Result
 
@@ -189,10 +190,10 @@ def assumption_1(
     if draws < 2:
         raise ValueError(f"draws: must be at least 2 for a standard error, got {draws}")
     sigma = perturbation_scale(test.n_parameters, right_labels, rho)
-    generator = torch.Generator(test.device).manual_seed(seed)
+    generator = generator_for("Assumption 1", seed)
     losses = torch.empty(draws, dtype=torch.float64, device="cpu")
     for draw in range(draws):
-        noise = torch.empty_like(test.theta).normal_(generator=generator)
+        noise = normal_like(test.theta.shape, test.theta, generator)
         losses[draw] = test.value(test.theta + sigma * noise)
     left, right = test.value(), float(losses.mean())
     return Assumption(

@@ -193,6 +193,7 @@ def fit(
         method.progress = epoch / epochs
         learning_rate = float(optimizer.param_groups[0]["lr"])
         seeds = Seeds.of(seed, epoch, ranks.rank)
+        gradients_before = method.gradient_count
         steps = _train(method, optimizer, evaluated[0], labels, settings, seeds)
         ranks.share_buffers([*method.networks(), *method.predictors()])
         if scheduler is not None:
@@ -202,11 +203,12 @@ def fit(
         row = {
             **_measured(method, evaluated, labels, recorder, seeds),
             "learning_rate": learning_rate,
-            "gradients": method.gradient_count,
+            "gradients": method.gradient_count - gradients_before,
             **_means_over(ranks, steps),
             **_probed(ranks, probes, epoch),
         }
-        row["seconds"] += rows[-1]["seconds"] if rows else 0.0
+        for total in ("seconds", "gradients"):
+            row[total] += rows[-1][total] if rows else 0.0
         rows.append(ranks.from_first(row))
         if checkpoint is not None:
             save_checkpoint(checkpoint, fingerprint, begun, trained, rows, ranks)

@@ -96,6 +96,20 @@ def test_the_perturbed_0_1_loss_is_that_of_a_gaussian_margin():
     assert found.gap == found.perturbed_loss - found.clean_loss
 
 
+def test_the_perturbation_of_a_seed_is_the_same_in_float32():
+    wide, narrow = (
+        assumption_1(
+            Objective(linear((0.3, 0.0)).to(dtype), nn.CrossEntropyLoss(), (X.to(dtype), RIGHT)),
+            3,
+            loss="cross-entropy",
+            rho=0.9,
+            draws=3,
+        )
+        for dtype in (torch.float64, torch.float32)
+    )
+    assert narrow.perturbed_loss == pytest.approx(wide.perturbed_loss, rel=1e-5)
+
+
 def test_results_are_saved_and_loaded_as_landscape_results(tmp_path):
     results = measure_bounds(linear((0.3, 0.0)), (X, OBSERVED), OBSERVED != RIGHT, (X, RIGHT), draws=3)
     assert sorted(results) == [

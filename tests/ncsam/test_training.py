@@ -156,6 +156,17 @@ def test_a_last_single_sample_goes_with_the_batch_before(digits):
     assert history.metrics["gradients"][0] == 2
 
 
+def test_a_second_training_counts_its_own_gradients(digits):
+    dataset, labels = digits
+    method = Plain(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), loss_fn)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    first, second = (
+        fit(method, optimizer, dataset.train, labels, dataset.test, epochs=2, batch_size=128, seed=seed)
+        for seed in (0, 1)
+    )
+    np.testing.assert_array_equal(second.metrics["gradients"], first.metrics["gradients"])
+
+
 def test_labels_of_another_size_are_refused(digits):
     dataset, labels = digits
     method, optimizer, _ = prepare(dataset)
