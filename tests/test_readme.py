@@ -22,7 +22,6 @@ MINIATURE = {
     r"^samples = .*": "samples = 50",
     r"^surface_steps = .*": "surface_steps = 3",
     r"^line_steps = .*": "line_steps = 3",
-    r"^trace_max_products = .*": "trace_max_products = 10\nsharpness_steps = 2",
     r"# Controls[\s\S]*?(?=\[selection\])": "",
 }
 
