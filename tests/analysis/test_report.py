@@ -193,7 +193,6 @@ def test_a_failure_of_any_bytes_is_told_and_a_noise_rate_in_its_digits(with_loss
     (with_losses / "runs/digits/symmetric-0.4/sgd/seed1.failed").write_bytes(b"\xff at " + b"/a" * 500)
     read = store.read_table
     monkeypatch.setattr(store, "read_table", lambda root: read(root).assign(noise_rate=0.4021))
-    choose(with_losses, "L1")
     assert cli.main(["report", str(with_losses)]) == 0
     page = (with_losses / "report.html").read_text()
     assert "seed1.failed: \N{REPLACEMENT CHARACTER} at /a/a" in page
