@@ -1,11 +1,15 @@
 """Two processes that work together, as `torch.distributed` has them."""
 
+import multiprocessing
 import os
 import socket
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+
+multiprocessing.set_forkserver_preload(["torch.distributed.fsdp", "landscape", "ncsam.public"])
+"""The server of ranks imports these once, which takes seconds; it computes nothing, so that it can be copied."""
 
 
 @contextmanager
@@ -24,7 +28,7 @@ def on_two_ranks(main, *arguments):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    torch.multiprocessing.spawn(_run, (main, port, *arguments), nprocs=2)
+    torch.multiprocessing.start_processes(_run, (main, port, *arguments), nprocs=2, start_method="forkserver")
 
 
 def _run(rank, main, *arguments):

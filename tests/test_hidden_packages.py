@@ -23,40 +23,39 @@ def run(root, folder, *command):
 
 @pytest.fixture(params=["a package", "a folder of files", "a module"])
 def hiding(request, tmp_path):
-    """What makes `name` hide the package of that name; a plain folder hides what is installed for editing."""
+    """(what lies in the folder by the name of each package, whether these are folders without Python in them)."""
+    places = {name: tmp_path / name for name in PACKAGES}
+    if request.param == "a module":
+        places = {name: place.with_suffix(".py") for name, place in places.items()}
+        for place in places.values():
+            place.write_text("")
+        return places, False
+    for place in places.values():
+        place.mkdir()
+        (place / ("__init__.py" if request.param == "a package" else "plot.png")).write_text("")
+    return places, request.param == "a folder of files"
 
-    def hide(name):
-        if request.param == "a module":
-            (tmp_path / f"{name}.py").write_text("")
-            return f"{name}.py"
-        (tmp_path / name).mkdir()
-        (tmp_path / name / ("__init__.py" if request.param == "a package" else "plot.png")).write_text("")
-        return name
 
-    hide.is_plain = request.param == "a folder of files"
-    return hide
-
-
-@pytest.mark.parametrize("name", PACKAGES)
-def test_importing_ncsam_warns_and_says_by_what(name, hiding, tmp_path, pytestconfig):
-    place = tmp_path / hiding(name)
+def test_importing_ncsam_warns_and_says_by_what(hiding, tmp_path, pytestconfig):
+    places, is_plain = hiding
     done = run(pytestconfig.rootpath, tmp_path, "-c", "import ncsam; print(ncsam.SAM.__name__)")
     assert done.returncode == 0
     assert done.stdout == "SAM\n"
     # packages that are installed whole win over a folder without Python in it
-    assert (f"{place} hides the package {name!r}" in done.stderr) != hiding.is_plain
+    for name, place in places.items():
+        assert (f"{place} hides the package {name!r}" in done.stderr) != is_plain
 
 
-@pytest.mark.parametrize("name", PACKAGES)
-def test_the_command_refuses_and_says_by_what(name, hiding, tmp_path, pytestconfig):
-    place = tmp_path / hiding(name)
+def test_the_command_refuses_and_says_by_what(hiding, tmp_path, pytestconfig):
+    places, is_plain = hiding
     code = "import sys, ncsam_command; sys.exit(ncsam_command.main(['claims', '--list']))"
     done = run(pytestconfig.rootpath, tmp_path, "-c", code)
-    if hiding.is_plain:
+    if is_plain:
         assert done.returncode == 0, done.stderr
         return
     assert done.returncode == 2
-    assert done.stderr.startswith(f"ncsam: error: {place} hides the package {name!r}")
+    words = "; ".join(f"{place} hides the package {name!r} of ncsam" for name, place in places.items())
+    assert done.stderr.startswith(f"ncsam: error: {words}: ")
     assert done.stderr.count("\n") == 1
 
 

@@ -20,7 +20,9 @@ OF_EARLIER_VERSIONS = ("realised_rate", "realised_noise_rate")
 
 
 def british_words(text):
-    found = {match.group() for match in BRITISH.finditer(text)}
+    # each word once: the search for one goes back and forth
+    words = set(re.findall(r"\w+", text))
+    found = {match.group() for word in words for match in BRITISH.finditer(word)}
     return {word for word in found if not word.endswith(OF_EARLIER_VERSIONS)}
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -93,17 +94,16 @@ def landscapes(results: Results, table: pd.DataFrame) -> list[tuple[str, str]]:
     if not places:
         return []
     place = min(places)
-    here = {
-        name: sorted(
-            (
-                (each.identity.method, each.read())
-                for each in stored
-                if _place(each.identity) == place and each.identity.method in order
-            ),
-            key=lambda pair: order.index(pair[0]),
-        )
-        for name, stored in results.items()
-    }
+    shown = [
+        each
+        for stored in results.values()
+        for each in stored
+        if _place(each.identity) == place and each.identity.method in order
+    ]
+    shown.sort(key=lambda each: order.index(each.identity.method))
+    here: dict[str, list[tuple[str, Any]]] = {name: [] for name in results}
+    for each, result in zip(shown, store.read_together(shown), strict=True):
+        here[each.name].append((each.identity.method, result))
     about = f"{place[1]}, {percent(-place[0])} wrong labels, seed {place[2]}."
     drawn = []
     for loss in LOSSES:

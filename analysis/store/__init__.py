@@ -52,6 +52,7 @@ from analysis.store.table import (
     read_results,
     read_several_results,
     read_table,
+    read_together,
     run_files,
     write_index,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "read_several_results",
     "read_table",
     "read_tables",
+    "read_together",
     "record_of",
     "remove_checkpoints",
     "remove_groups",

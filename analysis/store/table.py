@@ -257,6 +257,15 @@ class StoredResult:
             return landscape.load(file, self.name)
 
 
+def read_together(stored: Sequence[StoredResult]) -> list[Any]:
+    """The results, in their order. Each file is opened and checked once."""
+    found: dict[StoredResult, Any] = {}
+    for path in dict.fromkeys(each.path for each in stored):
+        with opened(path) as file:
+            found |= {each: landscape.load(file, each.name) for each in stored if each.path == path}
+    return [found[each] for each in stored]
+
+
 def find_results(root: Path, names: Sequence[str]) -> dict[str, list[StoredResult]]:
     """For each name, the results of all runs that have a group of this name. Each file is opened and checked once."""
     found: dict[str, list[StoredResult]] = {name: [] for name in names}

@@ -1,5 +1,6 @@
 import pytest
 
+from analysis.cli import commands
 from analysis.plan import own_parts
 from analysis.statistics import information, resampling
 from tests.analysis.small_study import study, write_study
@@ -26,6 +27,12 @@ def quick_judgements(monkeypatch):
     """Fewer permutations, where no test compares closely."""
     monkeypatch.setattr(resampling, "PERMUTATIONS", 999)
     monkeypatch.setattr(information, "PERMUTATIONS", 199)
+
+
+@pytest.fixture
+def nothing_shown(monkeypatch):
+    """`ncsam study` and `ncsam measure` write no report and no figures, which take longer than the tiny study."""
+    monkeypatch.setattr(commands, "_write_what_people_see", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

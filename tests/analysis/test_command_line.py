@@ -12,15 +12,17 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from analysis import cli, store
+from analysis.cli import commands
 from analysis.cli.arguments import ENGINES, parser
 from analysis.cli.commands import _resources
 from analysis.engine import ENGINES as ENGINES_THERE_ARE
 from analysis.plan import Choice, final_runs, read_study
+from analysis.report.chosen import judge_studies
 from analysis.report.figure_files import KINDS
 from analysis.run import RunContext, execute
 from analysis.run.forecast import seconds_of_training
 from analysis.run.measurements import MEASURES
-from tests.analysis.tiny_study import TINY
+from tests.analysis.tiny_study import TINY, UNMEASURED
 
 NUMBER = r"[+-]?\d+(?:\.\d+)?(?:e[+-]\d+)?"
 
@@ -43,6 +45,9 @@ def study_file(tmp_path):
 
 
 def test_a_terminal_of_40_columns_cuts_no_digit(finished, capsys, monkeypatch):
+    # judged once: at each width the same is printed
+    judgements = judge_studies([finished[1]])
+    monkeypatch.setattr(commands, "judge_studies", lambda _: judgements)
     monkeypatch.setenv("COLUMNS", "300")
     assert cli.main(["results", str(finished[1])]) == 0
     assert cli.main(["claims", str(finished[1])]) == 0
@@ -54,7 +59,7 @@ def test_a_terminal_of_40_columns_cuts_no_digit(finished, capsys, monkeypatch):
 
 
 def test_a_folder_whose_name_is_not_utf_8_is_worked_in_and_shown(study_file, tmp_path, capsys):
-    study_file.write_text(f'claims = ["L1"]\n{TINY}')
+    study_file.write_text(f'claims = ["L1"]\n{UNMEASURED}')
     out = tmp_path / os.fsdecode(b"out-\xff")
     assert cli.main(["study", str(study_file), "--out", str(out), "--engine", "serial"]) == 0
     for command in ("results", "claims"):
@@ -65,7 +70,7 @@ def test_a_folder_whose_name_is_not_utf_8_is_worked_in_and_shown(study_file, tmp
 
 
 def test_head_does_not_end_a_study(study_file, tmp_path):
-    study_file.write_text(f'claims = ["L1"]\n{TINY}')
+    study_file.write_text(f'claims = ["L1"]\n{UNMEASURED}')
     command = [sys.executable, "-m", "analysis.cli", "study", str(study_file), "--out", str(tmp_path / "out")]
     with subprocess.Popen(
         [*command, "--engine", "serial"], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -2,6 +2,7 @@
 
 import gc
 import re
+import shutil
 import subprocess
 from contextlib import suppress
 
@@ -10,10 +11,10 @@ import pytest
 from analysis import cli
 from analysis.store import StoreError
 from tests.analysis.small_study import assert_same_results
-from tests.analysis.tiny_study import TINY, run_tiny
+from tests.analysis.tiny_study import UNMEASURED, run_tiny
 
 FULL = r"cannot write to .*: No space left on device; what is finished is kept"
-WIDER = TINY.replace("hidden = [4]", "hidden = [64]")
+WIDER = UNMEASURED.replace("hidden = [4]", "hidden = [64]")
 
 
 @pytest.fixture
@@ -65,10 +66,14 @@ def test_a_disk_that_is_full_at_a_checkpoint_ends_the_study_in_the_same_way(engi
     assert not run_tiny(tmp_path, out, WIDER)[0].failed
 
 
-def test_a_disk_that_is_full_when_figures_are_drawn_leaves_one_line_and_the_old_files(disk, tmp_path, capfd):
+def test_a_disk_that_is_full_when_figures_are_drawn_leaves_one_line_and_the_old_files(
+    disk, undisturbed, capfd
+):
     out, mount = disk
     mount("-o", "remount,size=4m")
-    run_tiny(tmp_path, out)
+    shutil.copytree(undisturbed, out, dirs_exist_ok=True)
+    study = (out / "study.toml").read_text()
+    (out / "study.toml").write_text(f'claims = ["L1"]\n{study}')
     assert cli.main(["report", str(out)]) == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with suppress(OSError), (out / "filler").open("wb") as filler:
@@ -84,13 +89,13 @@ def test_a_disk_that_is_full_when_figures_are_drawn_leaves_one_line_and_the_old_
         assert re.search(FULL, errors)
     (out / "filler").unlink()
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    assert cli.main(["figures", str(out)]) == 0
+    assert cli.main(["figures", str(out), "--only", "curvature"]) == 0
 
 
-def test_a_read_only_folder_is_refused_in_a_line_and_untouched(disk, tmp_path, capsys):
+def test_a_read_only_folder_is_refused_in_a_line_and_untouched(disk, undisturbed, tmp_path, capsys):
     out, mount = disk
     mount("-o", "remount,size=4m")
-    run_tiny(tmp_path, out)
+    shutil.copytree(undisturbed, out, dirs_exist_ok=True)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     mount("-o", "remount,ro")
     with pytest.raises(StoreError, match=r"cannot write to .*: Read-only file system"):

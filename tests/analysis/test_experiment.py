@@ -17,6 +17,7 @@ from torch import nn
 import landscape
 from analysis import cli, store
 from analysis.claims import CLAIMS
+from analysis.cli import commands
 from analysis.plan import final_runs, read_study
 from analysis.plan.seeds import derived_seed
 from analysis.report import figure_files as gallery
@@ -306,6 +307,7 @@ def test_figures_and_tables_show_the_runs_of_the_study_and_no_others(finished, t
     shutil.copytree(out, copy)
     assert gallery.is_current(copy)
     drawn = []
+    monkeypatch.setattr(commands, "write_report", lambda *_, **__: [])
     monkeypatch.setattr(
         gallery, "draw_all", lambda root, _wanted: drawn.append((root, gallery.is_current(root)))
     )

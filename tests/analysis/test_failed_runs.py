@@ -58,6 +58,9 @@ RUN = "runs/digits/symmetric-0.4/ncsam/seed0.h5"
 def out(finished, tmp_path):
     shutil.copytree(finished[1], tmp_path / "out")
     (tmp_path / "out" / RUN).unlink()
+    # which claims are judged does not matter here
+    study = (tmp_path / "out/study.toml").read_text()
+    (tmp_path / "out/study.toml").write_text(f'claims = ["G1"]\n{study}')
     return tmp_path / "out"
 
 

@@ -45,7 +45,7 @@ OF_THE_SEARCH = (
 def row(tmp_path_factory):
     """The row of a run in which everything is measured."""
     folder = tmp_path_factory.mktemp("flags")
-    text = TINY
+    text = TINY.replace("seeds = [0, 1]", "seeds = [0]")
     for old, new in EVERYTHING:
         text = text.replace(old, new, 1)
     measures = '"loss", "trace", "layer_traces", "critical_sharpness", "curvature_parts", '

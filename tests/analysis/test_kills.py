@@ -10,7 +10,7 @@ import analysis.run.one_run
 import ncsam.training
 from analysis.store import files
 from tests.analysis.small_study import assert_same_results
-from tests.analysis.tiny_study import killed_at, mark_and_wait, run_tiny
+from tests.analysis.tiny_study import TINY, UNMEASURED, finished_tiny, killed_at, mark_and_wait, run_tiny
 
 
 def in_training(monkeypatch, mark):
@@ -77,21 +77,28 @@ def in_writing_the_index(monkeypatch, mark):
     wait_before_renaming(monkeypatch, mark, "study.h5")
 
 
+@pytest.fixture(scope="module")
+def unmeasured(tmp_path_factory):
+    """The tiny study without measurements, run without any mishap."""
+    return finished_tiny(tmp_path_factory.mktemp("unmeasured"), UNMEASURED)
+
+
 @pytest.mark.parametrize(
     "moment",
     [in_training, in_measuring, in_writing, before_the_rename, after_the_rename, in_writing_the_index],
 )
-def test_a_kill_loses_nothing_finished_and_takes_nothing_half_done(undisturbed, tmp_path, moment):
+def test_a_kill_loses_nothing_finished_and_takes_nothing_half_done(undisturbed, unmeasured, tmp_path, moment):
     out, mark = tmp_path / "out", tmp_path / "mark"
+    text, whole = (TINY, undisturbed) if moment is in_measuring else (UNMEASURED, unmeasured)
     with pytest.MonkeyPatch.context() as monkeypatch:
         moment(monkeypatch, mark)
-        killed_at(mark, lambda: run_tiny(tmp_path, out))
+        killed_at(mark, lambda: run_tiny(tmp_path, out, text))
     there = {path: path.stat().st_mtime_ns for path in out.rglob("seed*.h5")}
     assert len(there) == FINISHED.get(moment.__name__, 0)
-    outcome, _ = run_tiny(tmp_path, out)
+    outcome, _ = run_tiny(tmp_path, out, text)
     assert not outcome.failed
-    for path in undisturbed.rglob("seed*.h5"):
-        assert_same_results(out / path.relative_to(undisturbed), path)
+    for path in whole.rglob("seed*.h5"):
+        assert_same_results(out / path.relative_to(whole), path)
     assert all(path.stat().st_mtime_ns == time_ for path, time_ in there.items())
     assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".ckpt", ".failed")]
 

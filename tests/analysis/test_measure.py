@@ -18,29 +18,13 @@ from analysis.engine.measured_again import measure_study
 from analysis.plan import final_runs, read_study
 from analysis.report import figure_files
 from analysis.run.measurements import MEASURES
-from tests.analysis.small_study import assert_same_results, contents
+from tests.analysis.small_study import STUDIES, assert_same_results, contents
 from tests.analysis.test_kills import before_the_rename
 from tests.analysis.test_trust import SCHEMA_1
 from tests.analysis.tiny_study import TINY, finished_tiny, killed_at, mark_and_wait, run_tiny
 
-OTHERWISE = (
-    TINY[: TINY.index("[measure]")]
-    + """[measure]
-samples = 30
-eigenvalues = 2
-trace_max_products = 20
-sharpness_rho = 0.2
-sharpness_steps = 10
-surface_rates = [0.4]
-surface_seeds = [1]
-surface_steps = 3
-line_steps = 3
-density_steps = 4
-density_probes = 2
-bound = true
-by_sample = true
-"""
-)
+OTHERWISE = TINY[: TINY.index("[measure]")] + (STUDIES / "measured_otherwise.toml").read_text()
+OF_ONE_SEED = TINY.replace("seeds = [0, 1]", "seeds = [0]")
 SHARPER = TINY.replace("sharpness_steps = 2", "sharpness_steps = 4\nsharpness_rho = 0.1")
 FILES = ["runs/digits/symmetric-0.4/sgd/seed0.h5", "runs/digits/symmetric-0.4/sgd/seed1.h5"]
 
@@ -91,14 +75,23 @@ def same(one, other):
     return np.asarray(one).tobytes() == np.asarray(other).tobytes() or np.array_equal(one, other)
 
 
+def measured_copy(undisturbed, folder, *names, text):
+    shutil.copytree(undisturbed, folder / "out")
+    outcome, _ = measured(folder / "out", *names, text=text)
+    assert not outcome.failed
+    return folder / "out"
+
+
 @pytest.fixture(scope="module")
 def otherwise(undisturbed, tmp_path_factory):
     """A copy of the tiny study, measured with the other settings."""
-    out = tmp_path_factory.mktemp("otherwise") / "out"
-    shutil.copytree(undisturbed, out)
-    outcome, _ = measured(out, text=OTHERWISE)
-    assert not outcome.failed
-    return out
+    return measured_copy(undisturbed, tmp_path_factory.mktemp("otherwise"), text=OTHERWISE)
+
+
+@pytest.fixture(scope="module")
+def sharper(undisturbed, tmp_path_factory):
+    """A copy of the tiny study, in which the sharpness is measured with other settings."""
+    return measured_copy(undisturbed, tmp_path_factory.mktemp("sharper"), "sharpness", text=SHARPER)
 
 
 def assert_as_from_the_start(out, fresh):
@@ -116,7 +109,7 @@ def test_the_numbers_are_those_of_a_study_with_the_other_settings_from_the_start
 
 
 def test_worker_processes_measure_the_same_numbers(out, fresh):
-    outcome, _ = measured(out, text=OTHERWISE, engine="processes", workers=2)
+    outcome, _ = measured(out, text=OTHERWISE, engine="processes")
     assert not outcome.failed
     assert_as_from_the_start(out, fresh)
 
@@ -191,7 +184,7 @@ def test_a_later_version_of_a_measure_measures_again_once(out, undisturbed, monk
     assert "2 of 2 runs are there" in run_tiny(out.parent, out)[1]
 
 
-def test_a_kill_leaves_each_file_old_or_new_and_the_same_call_goes_on(out, fresh, undisturbed, tmp_path):
+def test_a_kill_leaves_each_file_old_or_new_and_the_same_call_goes_on(out, sharper, undisturbed, tmp_path):
     mark = tmp_path / "mark"
     real = analysis.run.measured_again.measure_again
 
@@ -202,28 +195,30 @@ def test_a_kill_leaves_each_file_old_or_new_and_the_same_call_goes_on(out, fresh
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(analysis.engine.measured_again, "measure_again", killed_in_the_second)
-        killed_at(mark, lambda: measured(out, text=OTHERWISE))
-    assert_same_results(out / FILES[0], fresh / FILES[0])
+        killed_at(mark, lambda: measured(out, "sharpness", text=SHARPER))
+    assert_same_results(out / FILES[0], sharper / FILES[0])
+    assert changed_groups(out / FILES[0], undisturbed / FILES[0])
     assert_same_results(out / FILES[1], undisturbed / FILES[1])
     first = (out / FILES[0]).stat().st_mtime_ns
     # the settings are in the folder by now
-    _, printed = measured(out)
+    _, printed = measured(out, "sharpness")
     assert "1 of 2 runs are measured as asked" in printed
     assert (out / FILES[0]).stat().st_mtime_ns == first
-    assert_same_results(out / FILES[1], fresh / FILES[1])
+    assert_same_results(out / FILES[1], sharper / FILES[1])
 
 
-def test_a_kill_before_the_rename_leaves_the_old_file(out, fresh, undisturbed, tmp_path):
+def test_a_kill_before_the_rename_leaves_the_old_file(out, sharper, undisturbed, tmp_path):
     mark = tmp_path / "mark"
     with pytest.MonkeyPatch.context() as monkeypatch:
         before_the_rename(monkeypatch, mark)
-        killed_at(mark, lambda: measured(out, text=OTHERWISE))
+        killed_at(mark, lambda: measured(out, "sharpness", text=SHARPER))
     assert (out / FILES[0]).read_bytes() == (undisturbed / FILES[0]).read_bytes()
-    measured(out)
+    measured(out, "sharpness")
     assert not list(out.rglob("*.tmp"))
-    assert_same_results(out / FILES[0], fresh / FILES[0])
+    assert_same_results(out / FILES[0], sharper / FILES[0])
 
 
+@pytest.mark.usefixtures("nothing_shown")
 def test_a_run_that_cannot_be_measured_is_named_and_keeps_what_it_has(out, undisturbed, monkeypatch, capsys):
     def failing(subject, names):
         if subject.config.seed == 0:
@@ -297,13 +292,14 @@ def test_a_run_that_diverged_gets_the_settings_and_no_numbers(tmp_path):
 
 def test_a_radius_that_training_probed_with_is_not_changed_afterward(tmp_path):
     out = tmp_path / "out"
-    probed = TINY.replace("epochs = 3", "epochs = 3\nprobe_epochs = [3]\nprobe_samples = 20")
+    probed = OF_ONE_SEED.replace("epochs = 3", "epochs = 3\nprobe_epochs = [3]\nprobe_samples = 20")
     run_tiny(tmp_path, out, probed)
     with pytest.raises(
         store.StoreError, match=r"^measure\.sharpness_rho: .* probed the sharpness in training"
     ):
         measured(out, text=probed.replace("[measure]", "[measure]\nsharpness_rho = 0.1"))
-    assert not measured(out, text=probed.replace("sharpness_steps = 2", "sharpness_steps = 3"))[0].failed
+    steps = probed.replace("sharpness_steps = 2", "sharpness_steps = 3")
+    assert not measured(out, "sharpness", text=steps)[0].failed
 
 
 def test_a_file_of_version_0_1_is_measured_again_and_is_one_of_today_then(tmp_path):

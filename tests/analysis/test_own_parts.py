@@ -11,6 +11,7 @@ import torch
 
 from analysis import cli, store
 from analysis.claims import CLAIMS, QUANTITIES, SGD, Claim, Level, judge
+from analysis.cli import commands
 from analysis.plan import final_runs, own_parts, read_study
 from analysis.run.measurements import MEASURES
 from ncsam import DATASETS, LOSSES, METHODS, MODELS, NOISE_KINDS
@@ -148,7 +149,7 @@ def registries():
 
 
 @pytest.fixture
-def folder(tmp_path, registries, monkeypatch):
+def folder(tmp_path, registries, nothing_shown, monkeypatch):
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "own.toml").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
@@ -161,7 +162,8 @@ def study_of_own_parts(tmp_path_factory):
     made = tmp_path_factory.mktemp("own")
     (made / "mine.py").write_text(MINE)
     (made / "own.toml").write_text(STUDY)
-    with forgotten_at_the_end(), contextlib.chdir(made):
+    with forgotten_at_the_end(), contextlib.chdir(made), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "_write_what_people_see", lambda *_: None)
         assert study("--with", "mine.py") == 0
     return made / "out"
 
@@ -182,7 +184,7 @@ def test_every_kind_of_part_works_in_a_study(study_of_own_parts):
 
 
 def test_every_kind_of_part_works_in_worker_processes(folder, capsys):
-    assert study("--with", "mine.py", engine="processes") == 0, capsys.readouterr()
+    assert study("--with", "mine.py", "--workers", "1", engine="processes") == 0, capsys.readouterr()
     assert_every_part_worked(folder / "out")
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from analysis import store
 from analysis.plan import final_runs, read_study
-from tests.analysis.tiny_study import TINY, run_tiny
+from tests.analysis.tiny_study import TINY, UNMEASURED, run_tiny
 
-REDRAWN = TINY.replace("[noise]", '[noise]\nredraw = "step"')
-SCHEDULED = TINY.replace(
+REDRAWN = UNMEASURED.replace("[noise]", '[noise]\nredraw = "step"')
+SCHEDULED = UNMEASURED.replace(
     "[training]", '[training]\nschedule = {name = "step", milestones = [0.5], warmup_epochs = 1}'
 )
 
@@ -53,7 +53,7 @@ def test_the_configuration_names_what_differs(tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("redrawn")
-    for name, text in (("stay", TINY), ("redrawn", REDRAWN), ("scheduled", SCHEDULED)):
+    for name, text in (("stay", UNMEASURED), ("redrawn", REDRAWN), ("scheduled", SCHEDULED)):
         outcome, _ = run_tiny(folder, folder / name, text)
         assert not outcome.failed
     return folder
@@ -85,7 +85,7 @@ def test_a_run_follows_its_schedule_and_its_configuration_is_read_again(finished
 
 
 def test_a_finished_study_is_not_trained_again(finished):
-    for name, text in (("stay", TINY), ("redrawn", REDRAWN), ("scheduled", SCHEDULED)):
+    for name, text in (("stay", UNMEASURED), ("redrawn", REDRAWN), ("scheduled", SCHEDULED)):
         before = {path: path.stat().st_mtime_ns for path in (finished / name).rglob("seed*.h5")}
         run_tiny(finished, finished / name, text)
         assert {path: path.stat().st_mtime_ns for path in (finished / name).rglob("seed*.h5")} == before

@@ -16,6 +16,7 @@ from analysis.claims.wording import WHICH_RUNS
 from analysis.cli import commands
 from analysis.plan import final_runs, read_study
 from analysis.report import pictures
+from analysis.report.page import FIGURES
 from bench.findings import verdicts
 from tests.analysis.test_claims import OWN
 
@@ -37,6 +38,12 @@ def with_losses(finished, tmp_path):
     return root
 
 
+def choose(root, *claims):
+    """Writes into a folder's study that these claims are judged."""
+    path = root / "study.toml"
+    path.write_text(f"claims = {json.dumps(claims)}\n{path.read_text()}")
+
+
 def test_the_report_is_one_page_that_asks_nothing_of_the_network_and_names_every_loss(with_losses, capsys):
     assert cli.main(["report", str(with_losses)]) == 0
     assert "report.html" in capsys.readouterr().out
@@ -50,11 +57,17 @@ def test_the_report_is_one_page_that_asks_nothing_of_the_network_and_names_every
     assert sorted(order, key=page.index) == order
     assert "failed: runs/digits/symmetric-0.4/sgd/seed1.failed: RuntimeError: &lt;out of memory&gt;" in page
     assert "not run: NCSAM symmetric 40% seed 1" in page
+    *lines, blank, which_runs = (with_losses / "claims.md").read_text().splitlines()
+    assert (blank, which_runs) == ("", WHICH_RUNS)
+    assert len(lines) == 2 + sum(len(one.predictions) for one in CLAIMS.values())
+    assert len({line.count("|") for line in lines}) == 1
 
 
 def test_the_same_results_give_the_same_report(finished, tmp_path):
     root = tmp_path / "out"
     shutil.copytree(finished[1], root)
+    # those with figures of their data, and one more
+    choose(root, *FIGURES, "M1")
     written = []
     for _ in range(2):
         assert cli.main(["report", str(root)]) == 0
@@ -62,10 +75,6 @@ def test_the_same_results_give_the_same_report(finished, tmp_path):
     assert written[0] == written[1]
     table = store.read_table(root)
     pd.testing.assert_frame_equal(pd.read_csv(root / "runs.csv"), table, check_dtype=False)
-    *lines, blank, which_runs = (root / "claims.md").read_text().splitlines()
-    assert (blank, which_runs) == ("", WHICH_RUNS)
-    assert len(lines) == 2 + sum(len(one.predictions) for one in CLAIMS.values())
-    assert len({line.count("|") for line in lines}) == 1
 
 
 def test_pictures_of_one_place_read_no_results_of_others(finished):
@@ -82,9 +91,10 @@ def test_pictures_of_one_place_read_no_results_of_others(finished):
     assert pictures.landscapes(more, table) == pictures.landscapes(results, table)
 
 
-def test_the_runs_can_be_had_as_parquet_with_their_types(finished, tmp_path, monkeypatch, capsys):
+def test_the_runs_can_be_had_as_parquet_with_their_types(undisturbed, tmp_path, monkeypatch, capsys):
     root = tmp_path / "out"
-    shutil.copytree(finished[1], root)
+    shutil.copytree(undisturbed, root)
+    choose(root, "L1")
     assert cli.main(["report", str(root), "--parquet"]) == 0
     pd.testing.assert_frame_equal(pd.read_parquet(root / "runs.parquet"), store.read_table(root))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
@@ -200,8 +210,7 @@ def test_figures_are_written_with_fonts_that_can_be_edited(finished):
 def test_a_table_of_one_claim_has_the_p_values_of_the_command_line(finished, tmp_path):
     root = tmp_path / "out"
     shutil.copytree(finished[1], root)
-    study = (root / "study.toml").read_text()
-    (root / "study.toml").write_text(f'claims = ["M1", "M3", "M4"]\n{study}')
+    choose(root, "M1", "M3", "M4")
     assert cli.main(["claims", str(root), "--claim", "M1"]) == 0
     of_command = json.loads((root / "claims.json").read_text())[0]
     effects = [*of_command["effects"], *of_command["controls"]]

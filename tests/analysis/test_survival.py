@@ -22,16 +22,24 @@ from analysis.plan import Choice, final_runs, read_study, selection_runs
 from analysis.run.context import RunContext
 from analysis.run.one_run import execute, fingerprint_of_training
 from tests.analysis.small_study import STUDY, assert_same_results, study, write_study
-from tests.analysis.tiny_study import LONGER, TINY, finished_tiny, interrupted_in_training, run_tiny
+from tests.analysis.tiny_study import (
+    LONG_TRAINING,
+    TINY,
+    UNMEASURED,
+    finished_tiny,
+    interrupted_in_training,
+    run_tiny,
+)
 
 
 def test_worker_processes_give_the_same_bits(finished, tmp_path):
     _, out = finished
     again = tmp_path / "again"
-    # half of the finished runs
-    text = STUDY.replace("seeds = [0, 1]", "seeds = [0]")
+    # a quarter of the finished runs, one method after its trials
+    text = STUDY.replace("seeds = [0, 1]", "seeds = [0]").replace("rates = [0.0, 0.4]", "rates = [0.4]")
     outcome, _ = run_tiny(tmp_path, again, text, engine="processes", workers=2)
     assert not outcome.failed
+    assert len(store.run_files(again)) == 2
     for file in store.run_files(again):
         assert_same_results(file, out / file.relative_to(again))
 
@@ -39,7 +47,7 @@ def test_worker_processes_give_the_same_bits(finished, tmp_path):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    return finished_tiny(folder, LONGER)
+    return finished_tiny(folder, LONG_TRAINING)
 
 
 @pytest.mark.parametrize("victim", ["parent", "worker"])
@@ -47,9 +55,9 @@ def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(undisturbed, t
     again = tmp_path / "killed"
     code = (
         "import sys, pathlib\n"
-        "from tests.analysis.tiny_study import LONGER, run_tiny\n"
+        "from tests.analysis.tiny_study import LONG_TRAINING, run_tiny\n"
         "folder, out = map(pathlib.Path, sys.argv[1:])\n"
-        "run_tiny(folder, out, LONGER, engine='processes')\n"
+        "run_tiny(folder, out, LONG_TRAINING, engine='processes')\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path), str(again)],
@@ -59,7 +67,7 @@ def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(undisturbed, t
     while not list(again.rglob("runs/**/*.ckpt")):
         assert time.monotonic() < deadline
         assert process.poll() is None
-        time.sleep(0.002)
+        time.sleep(0.01)
     workers = [
         int(entry.name)
         for entry in Path("/proc").iterdir()
@@ -72,7 +80,7 @@ def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(undisturbed, t
         while any(Path(f"/proc/{pid}").exists() for pid in workers):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        run_tiny(tmp_path, again, LONGER)
+        run_tiny(tmp_path, again, LONG_TRAINING)
     else:
         assert process.wait(timeout=120) == 0
     for file in store.run_files(undisturbed):
@@ -133,6 +141,7 @@ def test_a_divergence_is_recorded_where_probes_are_taken_and_where_candidates_ar
     assert list(outcome.table["diverged"]) == [True, True]
 
 
+@pytest.mark.usefixtures("nothing_shown")
 def test_a_run_that_fails_is_recorded_and_the_study_goes_on(tmp_path, capsys, monkeypatch):
     def failing(*arguments, **options):
         raise MemoryError("out of memory")
@@ -155,7 +164,7 @@ def test_a_failed_trial_holds_back_the_runs_that_it_would_decide(tmp_path, monke
             raise OSError("No space left on device")
         return execute(run, *arguments, **options)
 
-    text = TINY + '[[methods]]\nname = "sam"\nlabel = "SAM"\nrho = [0.1, 0.3]\n'
+    text = UNMEASURED + '[[methods]]\nname = "sam"\nlabel = "SAM"\nrho = [0.1, 0.3]\n'
     out = tmp_path / "out"
     monkeypatch.setattr(analysis.engine.whole_study, "execute", failing)
     outcome, _ = run_tiny(tmp_path, out, text)
@@ -189,7 +198,7 @@ def test_a_broken_checkpoint_is_trained_anew(finished, tmp_path):
 
 def test_a_run_that_was_begun_with_another_choice_does_not_go_on_from_there(tmp_path):
     path = tmp_path / "tiny.toml"
-    path.write_text(TINY.replace('"plain"', '"sam"\nrho = [0.1, 5.0]'))
+    path.write_text(UNMEASURED.replace('"plain"', '"sam"\nrho = [0.1, 5.0]'))
     run = final_runs(read_study(path))[0]
 
     def stopped(doing, done, total):
@@ -209,7 +218,7 @@ def test_a_run_that_was_begun_with_another_choice_does_not_go_on_from_there(tmp_
 
 
 def test_runs_of_a_method_are_not_finished_with_another_choice_than_they_were_begun(tmp_path, monkeypatch):
-    text = TINY.replace('"plain"', '"sam"\nrho = [0.1, 5.0]')
+    text = UNMEASURED.replace('"plain"', '"sam"\nrho = [0.1, 5.0]')
     out = tmp_path / "out"
     assert not run_tiny(tmp_path, out, text)[0].failed
     (chosen,) = set(store.read_table(out)["hyperparameters"])
@@ -251,21 +260,29 @@ def test_a_worker_that_was_started_elsewhere_writes_into_the_study_folder(tmp_pa
 
     monkeypatch.setattr(analysis.engine.whole_study, "execute", from_elsewhere)
     monkeypatch.chdir(tmp_path)
-    run_tiny(tmp_path, Path("out"))
+    run_tiny(tmp_path, Path("out"), UNMEASURED)
     assert len(list((tmp_path / "out").rglob("seed*.h5"))) == 2
 
 
 OF_A_FILE = TINY.replace('"digits"', '"npz"')
 
 
-@pytest.fixture
-def of_a_file(tmp_path):
-    """The folder of a finished study whose data are in `data.npz`."""
+@pytest.fixture(scope="module")
+def study_of_a_file(tmp_path_factory):
+    """A folder with `data.npz` and the results of a study of it."""
+    folder = tmp_path_factory.mktemp("file")
     generator = np.random.default_rng(0)
     arrays = {f"x_{part}": generator.normal(size=(200, 5)).astype("f4") for part in ("train", "test")}
     arrays |= {f"y_{part}": np.arange(200) % 3 for part in ("train", "test")}
-    np.savez(tmp_path / "data.npz", **arrays)
-    assert not run_tiny(tmp_path, tmp_path / "out", OF_A_FILE, data_dir=tmp_path)[0].failed
+    np.savez(folder / "data.npz", **arrays)
+    assert not run_tiny(folder, folder / "out", OF_A_FILE, data_dir=folder)[0].failed
+    return folder
+
+
+@pytest.fixture
+def of_a_file(study_of_a_file, tmp_path):
+    """The folder of a finished study whose data are in `data.npz`."""
+    shutil.copytree(study_of_a_file, tmp_path, dirs_exist_ok=True)
     return tmp_path / "out"
 
 
@@ -294,7 +311,7 @@ def test_a_finished_study_is_shown_without_its_data_and_says_that_they_are_not_c
 
 def test_a_worker_that_dies_while_idle_is_replaced():
     done = {}
-    with open_engine(Resources("processes")) as engine:
+    with open_engine(Resources("processes", 1)) as engine:
         for name in ("first", "second"):
             run_jobs(
                 engine,

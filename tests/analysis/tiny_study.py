@@ -16,8 +16,14 @@ from tests.analysis.small_study import STUDIES
 
 TINY = (STUDIES / "tiny.toml").read_text()
 
+UNMEASURED = f"measured = false\n{TINY}"
+"""Without the measurements, which take most of its time, for tests that look at trainings, files and words."""
+
 LONGER = TINY.replace("epochs = 3", "epochs = 200")
 """Long enough to be killed in."""
+
+LONG_TRAINING = UNMEASURED.replace("epochs = 3", "epochs = 120")
+"""Long enough to be killed in at its first checkpoint."""
 
 
 def run_tiny(folder, out, text=TINY, engine="serial", workers=1, scheduler=None, data_dir=None):

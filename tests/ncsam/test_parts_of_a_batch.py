@@ -1,5 +1,7 @@
 """Micro-batches, and ranks that average, do what one process does with the whole batch, whatever a loss divides by."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -51,10 +53,16 @@ def filled(name, loss, wrap=lambda model: model, rows=slice(None), size=None, av
     return [*grads(model), *losses]
 
 
+@cache
+def of_the_whole_batch(name, loss):
+    """What one process finds with the batch at once."""
+    return filled(name, loss)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", METHODS)
 def test_micro_batches_give_the_gradient_and_the_loss_of_the_whole_batch(name, loss):
-    assert_same(filled(name, loss, size=4), filled(name, loss))
+    assert_same(filled(name, loss, size=4), of_the_whole_batch(name, loss))
 
 
 def test_the_simulated_gradient_is_that_of_the_smoothed_loss_over_all_drawn_positions():
@@ -86,6 +94,7 @@ def _averaging(rank, port, folder):
             torch.save(found, f"{folder}/{size}-{rank}.pt")
         torch.save(_random_direction(rank), f"{folder}/random{rank}.pt")
         torch.save(_sharded(rank), f"{folder}/sharded{rank}.pt")
+        torch.save(_counting(rank), f"{folder}/counting{rank}.pt")
 
 
 def _random_direction(rank):
@@ -122,57 +131,56 @@ SHARDED = ("mean", "class weights", "ignored labels", "sum")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def found(tmp_path_factory):
     path = tmp_path_factory.mktemp("ranks")
     on_two_ranks(_averaging, str(path))
-    return path
+    # read once, not by each test: there are hundreds of gradients
+    return {file.stem: torch.load(file) for file in path.glob("*.pt")}
 
 
 @pytest.mark.parametrize("size", [None, 3])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", METHODS)
-def test_ranks_that_average_give_the_gradient_of_the_whole_batch(folder, name, loss, size):
-    right = filled(name, loss)[:-2]
+def test_ranks_that_average_give_the_gradient_of_the_whole_batch(found, name, loss, size):
+    right = of_the_whole_batch(name, loss)[:-2]
     for rank in range(2):
-        assert_same(torch.load(folder / f"{size}-{rank}.pt")[name, loss], right)
+        assert_same(found[f"{size}-{rank}"][name, loss], right)
 
 
-def test_ranks_that_average_take_one_random_direction_with_the_norm_of_the_mean_simulated_gradient(folder):
-    found = [torch.load(folder / f"random{rank}.pt") for rank in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(found[0][0], found[1][0], strict=True))
+def test_ranks_that_average_take_one_random_direction_with_the_norm_of_the_mean_simulated_gradient(found):
+    drew = [found[f"random{rank}"] for rank in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(drew[0][0], drew[1][0], strict=True))
     model, (inputs, _) = network(), batch()
-    drawn = torch.cat([found[0][2], found[1][2] + SECOND.start])
-    simulated = gradient_at(model, weights_of(model), inputs[drawn], torch.cat([f[3] for f in found]))
-    lengths = [torch.cat([part.flatten() for part in each]).norm() for each in (found[0][1], simulated)]
+    drawn = torch.cat([drew[0][2], drew[1][2] + SECOND.start])
+    simulated = gradient_at(model, weights_of(model), inputs[drawn], torch.cat([f[3] for f in drew]))
+    lengths = [torch.cat([part.flatten() for part in each]).norm() for each in (drew[0][1], simulated)]
     torch.testing.assert_close(*lengths)
 
 
 @pytest.mark.parametrize("loss", SHARDED)
 @pytest.mark.parametrize("name", ["plain", "sam", "ncsam"])
-def test_shards_give_the_gradient_of_the_whole_batch(folder, name, loss):
-    right = filled(name, loss)[:-2]
+def test_shards_give_the_gradient_of_the_whole_batch(found, name, loss):
+    right = of_the_whole_batch(name, loss)[:-2]
     for rank in range(2):
-        assert_same(torch.load(folder / f"sharded{rank}.pt")[name, loss], right)
+        assert_same(found[f"sharded{rank}"][name, loss], right)
 
 
-def test_ranks_weigh_by_the_count_of_the_caller(tmp_path):
-    on_two_ranks(_counting, str(tmp_path))
+def test_ranks_weigh_by_the_count_of_the_caller(found):
     model, (inputs, targets) = network(), batch()
     right = nn.functional.cross_entropy(model(inputs), targets, weight=WEIGHTS)
     truth = torch.autograd.grad(right, list(model.parameters()))
     for rank in range(2):
-        assert_same(torch.load(tmp_path / f"{rank}.pt"), truth)
+        assert_same(found[f"counting{rank}"], truth)
 
 
-def _counting(rank, port, folder):
-    with joined(rank, port):
-        model, (inputs, targets) = network(), batch()
-        method = Plain(
-            DistributedDataParallel(model),
-            lambda outputs, labels: nn.functional.cross_entropy(outputs, labels, weight=WEIGHTS),
-            count=lambda both: WEIGHTS[both[1]].sum(),
-        )
-        method.passes.average_over_ranks = True
-        rows = (FIRST, SECOND)[rank]
-        method.backward(inputs[rows], targets[rows])
-        torch.save(grads(model), f"{folder}/{rank}.pt")
+def _counting(rank):
+    model, (inputs, targets) = network(), batch()
+    method = Plain(
+        DistributedDataParallel(model),
+        lambda outputs, labels: nn.functional.cross_entropy(outputs, labels, weight=WEIGHTS),
+        count=lambda both: WEIGHTS[both[1]].sum(),
+    )
+    method.passes.average_over_ranks = True
+    rows = (FIRST, SECOND)[rank]
+    method.backward(inputs[rows], targets[rows])
+    return grads(model)

@@ -210,18 +210,32 @@ def test_a_compiled_model_gives_the_same_gradients():
     )
 
 
-def _rank(rank, port, name, average, directory):
+AVERAGED = ("sam", "bsam", "1-sam")
+APART = {"ncsam": 0, "gsam": 1}
+"""Method -> how often it reduces gradients itself."""
+
+
+def _rank(rank, port, directory):
     with joined(rank, port):
-        reduced = []
-        original = dist.all_reduce
+        found = {name: _gradients(rank, name, average=True) for name in AVERAGED}
+        found |= {name: _gradients(rank, name, average=False) for name in APART}
+        found["few samples"] = _few_samples(rank)
+        torch.save(found, f"{directory}/{rank}.pt")
 
-        def counted(tensor, *arguments, **options):
-            # of one number: whether any rank failed
-            if tensor.numel() > 1:
-                reduced.append(1)
-            return original(tensor, *arguments, **options)
 
-        dist.all_reduce = counted
+def _gradients(rank, name, average):
+    """(gradients of a step, how often all of a gradient was reduced by the method itself)."""
+    reduced = []
+    original = dist.all_reduce
+
+    def counted(tensor, *arguments, **options):
+        # of one number: whether any rank failed
+        if tensor.numel() > 1:
+            reduced.append(1)
+        return original(tensor, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "all_reduce", counted)
         model = network()
         inputs, targets = batch()
         own = slice(8 * rank, 8 * rank + 8)
@@ -229,28 +243,29 @@ def _rank(rank, port, name, average, directory):
         method.progress = 1.0
         method.passes.average_over_ranks = average
         method.backward(inputs[own], targets[own], torch.arange(16)[own])
-        torch.save([[p.grad for p in model.parameters()], len(reduced)], f"{directory}/{rank}.pt")
+    return [p.grad for p in model.parameters()], len(reduced)
 
 
-def gradients_of_ranks(tmp_path, name, average):
-    on_two_ranks(_rank, name, average, str(tmp_path))
-    return [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of two ranks found. They are started once: that costs more than what they compute."""
+    folder = tmp_path_factory.mktemp("passes")
+    on_two_ranks(_rank, str(folder))
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", ["sam", "bsam", "1-sam"])
-def test_ranks_that_average_every_gradient_equal_one_process(tmp_path, name):
-    ranks = gradients_of_ranks(tmp_path, name, average=True)
+@pytest.mark.parametrize("name", AVERAGED)
+def test_ranks_that_average_every_gradient_equal_one_process(ranks, name):
     model = network()
     stepped(name, model)
-    for gradients, reductions in ranks:
+    for gradients, reductions in (found[name] for found in ranks):
         assert_same(gradients, grads(model))
         assert name != "1-sam" or reductions == 1
 
 
-@pytest.mark.parametrize(("name", "own_reductions"), [("ncsam", 0), ("gsam", 1)])
-def test_ranks_perturb_by_their_own_part_and_reduce_once(tmp_path, name, own_reductions):
+@pytest.mark.parametrize(("name", "own_reductions"), APART.items())
+def test_ranks_perturb_by_their_own_part_and_reduce_once(ranks, name, own_reductions):
     # NCSAM leaves the reduction to DistributedDataParallel, GSAM puts its gradient together and reduces it
-    ranks = gradients_of_ranks(tmp_path, name, average=False)
     parts = []
     for rank in (0, 1):
         model = network()
@@ -260,30 +275,27 @@ def test_ranks_perturb_by_their_own_part_and_reduce_once(tmp_path, name, own_red
         method.progress = 1.0
         method.backward(inputs[own], targets[own])
         parts.append(grads(model))
-    for gradients, reductions in ranks:
+    for gradients, reductions in (found[name] for found in ranks):
         assert_same(gradients, [(a + b) / 2 for a, b in zip(*parts, strict=True)])
         assert reductions == own_reductions
 
 
-def _rank_with_few_samples(rank, port, directory):
-    with joined(rank, port):
-        model = network()
-        inputs, targets = batch(size=5)
-        own = slice(0, 2) if rank == 0 else slice(2, 5)
-        method = METHODS["ncsam"](DistributedDataParallel(model))
-        method.progress = 1.0
-        method.passes.average_over_ranks = True
-        # 0.4 of 2 samples are none, of 3 one
-        method.backward(inputs[own], targets[own])
-        drawn = method.ascent.compensation
-        torch.save(
-            [drawn.drawn, drawn.temporary_targets, method.ascent.perturbation], f"{directory}/{rank}.pt"
-        )
+def _few_samples(rank):
+    """(samples that NCSAM drew, the labels that it gave them, its perturbation)."""
+    model = network()
+    inputs, targets = batch(size=5)
+    own = slice(0, 2) if rank == 0 else slice(2, 5)
+    method = METHODS["ncsam"](DistributedDataParallel(model))
+    method.progress = 1.0
+    method.passes.average_over_ranks = True
+    # 0.4 of 2 samples are none, of 3 one
+    method.backward(inputs[own], targets[own])
+    drawn = method.ascent.compensation
+    return drawn.drawn, drawn.temporary_targets, method.ascent.perturbation
 
 
-def test_a_rank_that_draws_no_sample_has_no_weight_in_the_mean_over_ranks(tmp_path):
-    on_two_ranks(_rank_with_few_samples, str(tmp_path))
-    (none, _, first), (drawn, labels, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+def test_a_rank_that_draws_no_sample_has_no_weight_in_the_mean_over_ranks(ranks):
+    (none, _, first), (drawn, labels, second) = (found["few samples"] for found in ranks)
     assert (len(none), len(drawn)) == (0, 1)
     model = network()
     inputs, targets = batch(size=5)
