@@ -206,7 +206,7 @@ def test_networks_reach_what_ten_long_ascents_of_short_steps_reach(name, adaptiv
 
 
 def exhaustive(objective, neighborhood, steps=100, starts=10):
-    """Projected gradient ascents with steps that shrink from the radius to nothing (Madry et al. 2018), side by side."""
+    """Projected gradient ascents, side by side, with steps that shrink to nothing (Madry et al. 2018)."""
     scale, rho, center = neighborhood.scale, neighborhood.rho, objective.value()
 
     def rise(offset):
