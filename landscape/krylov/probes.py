@@ -162,7 +162,10 @@ class Sketched:
             alone = alone / torch.linalg.vector_norm(alone, dim=0)
             return [_held_out(form, coordinates, alone, dimension) for form in forms]
         none_removed = basis.new_zeros(basis.shape[1], 0, probes.shape[1])
-        return [(_values(form, coordinates, none_removed, dimension), basis.new_zeros(())) for form in forms]
+        return [
+            (_values(form, coordinates, none_removed, none_removed, dimension), basis.new_zeros(()))
+            for form in forms
+        ]
 
 
 @dataclass(frozen=True)
@@ -190,32 +193,44 @@ def _held_out(form: _Form, coordinates: Tensor, alone: Tensor, dimension: int) -
         dimension: dimension of the space.
     """
     count = alone.shape[1]
-    values = _values(form, coordinates, alone.unsqueeze(1), dimension)
-    # value of probe i (second to last index) without probe j (last index)
-    other = alone.unsqueeze(1).expand(-1, count, -1)
-    rest = alone.unsqueeze(2) - other * (alone.T @ alone)
-    rest = rest / torch.linalg.vector_norm(rest, dim=0).clamp(min=1e-30)
-    without = _values(form, coordinates, torch.stack([rest, other], 1), dimension)
+    images = form.core @ alone
+    values = _values(form, coordinates, alone.unsqueeze(1), images.unsqueeze(1), dimension)
+    overlaps = alone.T @ alone
+    rest = alone.unsqueeze(2) - alone.unsqueeze(1) * overlaps
+    lengths = torch.linalg.vector_norm(rest, dim=0).clamp(min=1e-30)
+
+    def both(vectors: Tensor) -> Tensor:
+        # of probe i (second to last index) without probe j (last index)
+        other = vectors.unsqueeze(1).expand(-1, count, -1)
+        return torch.stack([(vectors.unsqueeze(2) - other * overlaps) / lengths, other], 1)
+
+    without = _values(form, coordinates, both(alone), both(images), dimension)
     change = (values.unsqueeze(1) - without).fill_diagonal_(0)
     covariance = (change * change.T).sum() / (count * (count - 1))
     return values, covariance.clamp(min=0)
 
 
-def _values(form: _Form, coordinates: Tensor, removed: Tensor, dimension: int) -> Tensor:
+def _values(form: _Form, coordinates: Tensor, removed: Tensor, images: Tensor, dimension: int) -> Tensor:
     """The estimate of each single probe, with some directions removed from the basis.
+
+    The form is applied to the removed directions beforehand, as these are combinations of few; applied to each here, it
+    would cost more than all the rest.
 
     Args:
         form: the quadratic form.
         coordinates: coordinates of the probes in the basis, (m, probes).
         removed: r orthonormal directions in the basis for each probe, (m, r, probes), or for several cases of
             each probe, (m, r, probes, cases).
+        images: the form's core times these.
         dimension: dimension of the space, which is the squared length of the probes.
     """
     cases = (..., None) if removed.ndim == 4 else (...,)
-    coordinates, cross, diagonal = coordinates[cases], form.cross[cases], form.diagonal[cases]
-    kept = coordinates - torch.einsum("ar...,br...,b...->a...", removed, removed, coordinates)
-    inside = form.core.trace() - torch.einsum("ar...,ab,br...->...", removed, form.core, removed)
-    twice = torch.einsum("a...,ab,b...->...", kept, form.core, kept)
+    image, coordinates = (form.core @ coordinates)[cases], coordinates[cases]
+    cross, diagonal = form.cross[cases], form.diagonal[cases]
+    shares = (removed * coordinates.unsqueeze(1)).sum(0)
+    kept = coordinates - (removed * shares).sum(1)
+    inside = form.core.trace() - (removed * images).sum((0, 1))
+    twice = (kept * (image - (images * shares).sum(1))).sum(0)
     outside = diagonal - 2 * (kept * cross).sum(0) + twice
     rank = len(form.core) - removed.shape[1]
     # the length of the rest of a probe is known on average, sqrt(dimension - rank); this removes one source of noise

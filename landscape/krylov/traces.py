@@ -145,11 +145,15 @@ def trace_and_squared_norm(
     probes = _probes(image, basis, method, generator, ranks)
     quantile = QUANTILE if rtol is None else WIDER_QUANTILE
     drawn = 0
+    found: TraceAndSquaredNorm | None = None
 
     def look(wanted: int) -> TraceAndSquaredNorm:
-        nonlocal drawn
+        nonlocal drawn, found
         probes.grow(wanted - drawn)
         drawn = wanted
+        # without a tolerance, only the first look can end the sampling, by what is no number
+        if rtol is None and found is not None and wanted < limit:
+            return found
         (values, covariance), (squares, covariance_of_squares) = probes.values()
         size = squares.mean().abs()
         square = _estimate(exact[1], squares, covariance_of_squares, 2 * rounding * size, WIDER_QUANTILE)
@@ -158,16 +162,17 @@ def trace_and_squared_norm(
         asked, margin = (trace, 2) if goal == "trace" else (square, 4)
         finite = math.isfinite(trace.value)
         met = finite and (rtol is None or asked.high - asked.value <= margin * rtol * abs(asked.value))
-        return TraceAndSquaredNorm(trace, square, met, wanted * cost)
+        found = TraceAndSquaredNorm(trace, square, met, wanted * cost)
+        return found
 
     def is_done(found: TraceAndSquaredNorm) -> bool:
         return not math.isfinite(found.trace.value) or (found.converged and rtol is not None)
 
-    found, _ = sampled_until(is_done, look, first=FIRST_LOOK[method], most=limit)
-    misses = math.isfinite(found.trace.value) and not found.converged
-    if may_span and misses and found.products + free <= max_products:
-        return _exact(image, basis, exact, found.products, rounding)
-    return found
+    last, _ = sampled_until(is_done, look, first=FIRST_LOOK[method], most=limit)
+    misses = math.isfinite(last.trace.value) and not last.converged
+    if may_span and misses and last.products + free <= max_products:
+        return _exact(image, basis, exact, last.products, rounding)
+    return last
 
 
 def check_products(max_products: int, method: str, dimension: int) -> None:

@@ -42,21 +42,21 @@ def measured(objective):
     }
 
 
-def rank_main(rank, port, folder, linearize):
+def rank_main(rank, port, folder):
     with joined(rank, port):
         model, inputs, targets = build("cnn-batchnorm-dropout")
         # uneven shares, as they are in practice
         mine = slice(0, 25) if rank == 0 else slice(25, 37)
-        objective = Objective(
-            model,
-            cross_entropy,
-            (inputs[mine], targets[mine]),
-            chunk_size=10,
-            linearize=linearize,
-            process_group=dist.group.WORLD,
-        )
-        results = measured(objective)
-        torch.save(results, f"{folder}/{rank}.pt")
+        for linearize in (False, True):
+            objective = Objective(
+                model,
+                cross_entropy,
+                (inputs[mine], targets[mine]),
+                chunk_size=10,
+                linearize=linearize,
+                process_group=dist.group.WORLD,
+            )
+            torch.save(measured(objective), f"{folder}/{rank}-{linearize}.pt")
 
 
 class Files(Dataset):
@@ -224,13 +224,19 @@ def test_ranks_whose_models_differ_are_told_where(refused):
             assert message.startswith(f"process_group: the ranks hold different models, in {name};")
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared")
+    on_two_ranks(rank_main, str(folder))
+    return folder
+
+
 @pytest.mark.parametrize("linearize", [False, True])
-def test_two_ranks_with_a_share_of_the_data_each_equal_one_with_all(tmp_path, linearize):
-    on_two_ranks(rank_main, str(tmp_path), linearize)
+def test_two_ranks_with_a_share_of_the_data_each_equal_one_with_all(linearize, shared):
     model, inputs, targets = build("cnn-batchnorm-dropout")
     alone = measured(Objective(model, cross_entropy, (inputs, targets), chunk_size=10, linearize=linearize))
     for rank in range(2):
-        results = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+        results = torch.load(shared / f"{rank}-{linearize}.pt", weights_only=False)
         assert results.keys() == alone.keys()
         for name, value in results.items():
             np.testing.assert_allclose(value, alone[name], rtol=1e-6, atol=1e-9, err_msg=name)

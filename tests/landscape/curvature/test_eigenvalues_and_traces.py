@@ -7,15 +7,17 @@ from torch import nn
 
 from landscape import Objective, layer_traces, sampling_error, spectral_density, top_eigenvalues, trace
 from landscape.krylov.traces import METHODS
-from tests.conftest import build, dense_gauss_newton, dense_hessian
+from tests.conftest import MODEL_NAMES, build
+from tests.landscape.dense import gauss_newton_of, hessian_of
 
 cross_entropy = nn.CrossEntropyLoss()
 
 
 @pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
-def test_eigenvalues_are_those_of_the_dense_hessian(case, which):
-    model, inputs, targets = case
-    spectrum = torch.linalg.eigvalsh(dense_hessian(model, inputs, targets)).numpy()
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_eigenvalues_are_those_of_the_dense_hessian(name, which):
+    model, inputs, targets = build(name)
+    spectrum = torch.linalg.eigvalsh(hessian_of(name)).numpy()
     key = {"largest": spectrum, "smallest": -spectrum, "magnitude": np.abs(spectrum)}[which]
     truth = spectrum[np.argsort(-key)][:3]
     objective = Objective(model, cross_entropy, (inputs, targets), chunk_size=10)
@@ -26,9 +28,10 @@ def test_eigenvalues_are_those_of_the_dense_hessian(case, which):
     np.testing.assert_allclose(found.values, truth, atol=1e-8 * largest)
 
 
-def test_float32_is_within_rounding_of_the_float64_truth(case):
-    model, inputs, targets = case
-    spectrum = torch.linalg.eigvalsh(dense_hessian(model, inputs, targets)).numpy()[::-1]
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_float32_is_within_rounding_of_the_float64_truth(name):
+    model, inputs, targets = build(name)
+    spectrum = torch.linalg.eigvalsh(hessian_of(name)).numpy()[::-1]
     objective = Objective(model.float(), cross_entropy, (inputs.float(), targets), chunk_size=10)
     found = top_eigenvalues(objective, 2, tol=1e-4)
     assert found.converged.all()
@@ -36,9 +39,10 @@ def test_float32_is_within_rounding_of_the_float64_truth(case):
     np.testing.assert_allclose(found.values, spectrum[:2], atol=1e-4 * spectrum[0])
 
 
-def test_trace_is_that_of_the_dense_hessian_within_its_error(case):
-    model, inputs, targets = case
-    truth = torch.trace(dense_hessian(model, inputs, targets)).item()
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_trace_is_that_of_the_dense_hessian_within_its_error(name):
+    model, inputs, targets = build(name)
+    truth = torch.trace(hessian_of(name)).item()
     objective = Objective(model, cross_entropy, (inputs, targets))
     eigen = top_eigenvalues(objective, 3)
     estimate = trace(objective, rtol=None, max_products=100, deflate=eigen)
@@ -49,7 +53,7 @@ def test_trace_is_that_of_the_dense_hessian_within_its_error(case):
 
 def test_all_eigenpairs_leave_nothing_to_sample_and_the_trace_is_their_sum():
     model, inputs, targets = build("mlp")
-    hessian = dense_hessian(model, inputs, targets)
+    hessian = hessian_of("mlp")
     whole = Objective(model, cross_entropy, (inputs, targets))
     objective = whole.subset(parameters=lambda name: name.startswith("3"))
     truth = hessian.diag()[-objective.n_parameters :].sum().item()
@@ -82,7 +86,7 @@ def test_pyhessian_is_a_second_opinion_on_the_top_eigenvalue_and_the_trace():
 
 def test_pyhessians_residuals_are_those_of_the_dense_hessian():
     model, inputs, targets = build("mlp")
-    dense = dense_hessian(model, inputs, targets)
+    dense = hessian_of("mlp")
     objective = Objective(model.float(), cross_entropy, (inputs.float(), targets))
     theirs = top_eigenvalues(objective, 2, which="magnitude", tol=1e-3, method="pyhessian")
     truth = torch.linalg.vector_norm(
@@ -147,8 +151,8 @@ def test_pyhessian_refuses_float64_in_one_line():
 
 def dense_matrices(name):
     model, inputs, targets = build(name)
-    hessian = dense_hessian(model, inputs, targets)
-    gauss_newton = dense_gauss_newton(model, inputs, targets)
+    hessian = hessian_of(name)
+    gauss_newton = gauss_newton_of(name)
     matrices = {"hessian": hessian, "gauss-newton": gauss_newton, "functional": hessian - gauss_newton}
     return matrices, Objective(model, cross_entropy, (inputs, targets), chunk_size=10)
 
@@ -226,9 +230,10 @@ def test_the_trace_falls_back_to_hutchinson_where_xtraces_vectors_do_not_fit():
     assert trace(objective, max_products=12).method == "xtrace"
 
 
-def test_layer_traces_are_those_of_the_layers_alone_and_sum_to_the_whole(case):
-    model, inputs, targets = case
-    hessian = dense_hessian(model, inputs, targets)
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_layer_traces_are_those_of_the_layers_alone_and_sum_to_the_whole(name):
+    model, inputs, targets = build(name)
+    hessian = hessian_of(name)
     objective = Objective(model, cross_entropy, (inputs, targets))
     eigen = top_eigenvalues(objective, 3)
     layers = layer_traces(objective, rtol=1e-9, max_products=100, deflate=eigen)

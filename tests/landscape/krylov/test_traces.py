@@ -45,23 +45,32 @@ SPECTRA = {
 }
 
 
+DRAWS = {24: 600, 12: 300}
+"""By the number of products."""
+
+# Hutch++ and Hutchinson, whose probes are independent, on a spectrum or two with few large eigenvalues
+ASKED = [
+    *((name, "xtrace") for name in SPECTRA),
+    ("outliers and bulk", "hutch++"),
+    ("indefinite", "hutch++"),
+    ("outliers and bulk", "hutchinson"),
+]
+
+
+# no defaults: a cache takes a default that is given for another argument, and draws anew
 @functools.cache
-def drawn(name, method, products=24, count=600):
+def drawn(name, method, products):
     """Estimates of one spectrum with other random vectors each, of which several tests ask."""
     return [
         with_spectrum(SPECTRA[name], seed, method=method, rtol=None, max_products=products)
-        for seed in range(count)
+        for seed in range(DRAWS[products])
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "method"),
-    [(name, "xtrace") for name in SPECTRA]
-    + [("outliers and bulk", "hutch++"), ("indefinite", "hutch++"), ("outliers and bulk", "hutchinson")],
-)
+@pytest.mark.parametrize(("name", "method"), ASKED)
 def test_95_percent_intervals_hold_the_trace_in_95_percent_of_600_draws(name, method):
     truth = SPECTRA[name].sum()
-    covered = np.mean([draw.trace.low <= truth <= draw.trace.high for draw in drawn(name, method)])
+    covered = np.mean([draw.trace.low <= truth <= draw.trace.high for draw in drawn(name, method, 24)])
     # 600 draws tell 95% from below 92.5% and above 97.5% (2.8 standard deviations of the count);
     # Hutch++ has only 8 probes, and Student's interval of a skewed mean is a little short
     assert 0.925 <= covered <= 0.975
@@ -78,7 +87,7 @@ def test_two_standard_errors_hold_the_trace_although_sampling_ends_when_they_loo
 @pytest.mark.parametrize("products", [12, 24])
 @pytest.mark.parametrize("name", SPECTRA)
 def test_xtrace_and_its_variance_are_unbiased_however_few_the_products(name, products):
-    draws = drawn(name, "xtrace", products, 300 if products == 12 else 600)
+    draws = drawn(name, "xtrace", products)
     errors = np.array([draw.trace.value for draw in draws]) - SPECTRA[name].sum()
     reaches = np.array([draw.trace.high - draw.trace.value for draw in draws])
     variances = (reaches / student(QUANTILE, products // 2)) ** 2
@@ -89,10 +98,9 @@ def test_xtrace_and_its_variance_are_unbiased_however_few_the_products(name, pro
     assert 0.7 < variances.mean() / (errors**2).mean() < (1.6 if products == 12 else 1.4)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize(("name", "method"), ASKED)
 def test_the_squared_norm_comes_from_the_same_products(name, method):
-    draws = drawn(name, method)
+    draws = drawn(name, method, 24)
     squares = np.array([draw.square.value for draw in draws])
     truth = np.square(SPECTRA[name]).sum()
     assert abs(squares.mean() - truth) < 4 * squares.std() / math.sqrt(len(draws))

@@ -14,7 +14,8 @@ from landscape import Hessian, Objective
 from landscape.fx.forward import traced_forward
 from landscape.fx.linearize import linearized
 from landscape.matrices import FunctionalHessian
-from tests.conftest import Recurrent, build, dense_gauss_newton, dense_hessian, some_vectors
+from tests.conftest import MODEL_NAMES, Recurrent, build, dense_gauss_newton, dense_hessian, some_vectors
+from tests.landscape.dense import gauss_newton_of, hessian_of
 
 cross_entropy = nn.CrossEntropyLoss()
 
@@ -51,12 +52,12 @@ def residual_images():
 
 @pytest.mark.parametrize("linearize", [False, True])
 @pytest.mark.parametrize("chunk_size", [10, 37])
-def test_products_are_those_of_the_dense_matrices(case, chunk_size, linearize):
-    model, inputs, targets = case
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_products_are_those_of_the_dense_matrices(name, chunk_size, linearize):
+    model, inputs, targets = build(name)
     objective = Objective(model, cross_entropy, (inputs, targets), chunk_size=chunk_size, linearize=linearize)
     vectors = some_vectors(objective.n_parameters)
-    hessian = dense_hessian(model, inputs, targets)
-    gauss_newton = dense_gauss_newton(model, inputs, targets)
+    hessian, gauss_newton = hessian_of(name), gauss_newton_of(name)
     torch.testing.assert_close(objective.hvp(vectors), hessian @ vectors, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(objective.hvp(vectors[:, 0]), hessian @ vectors[:, 0], rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(objective.ggnvp(vectors), gauss_newton @ vectors, rtol=1e-9, atol=1e-11)
@@ -65,7 +66,7 @@ def test_products_are_those_of_the_dense_matrices(case, chunk_size, linearize):
 @pytest.mark.parametrize("way", ["direct", "traced", "in place"])
 def test_the_functional_hessian_is_the_hessian_without_the_gauss_newton_matrix(way):
     model, inputs, targets = build("mlp")
-    functional = dense_hessian(model, inputs, targets) - dense_gauss_newton(model, inputs, targets)
+    functional = hessian_of("mlp") - gauss_newton_of("mlp")
     objective = Objective(
         model,
         cross_entropy,
@@ -162,7 +163,7 @@ def test_what_is_kept_fits_the_memory_budget_and_changes_no_product(budget):
         model, cross_entropy, (inputs, targets), chunk_size=10, linearize=True, memory_budget=budget
     )
     vectors = some_vectors(objective.n_parameters)
-    hessian = dense_hessian(model, inputs, targets)
+    hessian = hessian_of("cnn-batchnorm-dropout")
     for _ in range(2):
         torch.testing.assert_close(objective.hvp(vectors), hessian @ vectors, rtol=1e-9, atol=1e-11)
         objective.ggnvp(vectors)

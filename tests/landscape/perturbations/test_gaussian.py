@@ -29,10 +29,10 @@ def test_the_mean_rise_of_a_quadratic_is_sigma_squared_times_the_trace(sigma):
 def test_the_standard_error_covers_the_truth_as_often_as_it_should():
     objective = quadratic([1.0, 2.0, 0.5, 3.0], [1.0, 0.0, 2.0, 0.0])
     held = []
-    for seed in range(100):
+    for seed in range(40):
         found = average_sharpness(objective, sigma=0.1, max_draws=32, rtol=1e-9, seed=seed)
         held.append(abs(found.value - 0.01 * 6.5) < 2.13 * found.standard_error)
-    # Student's t with 15 degrees of freedom: 95%; skewed squares, and 100 draws of it
+    # Student's t with 15 degrees of freedom: 95%; skewed squares, and 40 draws of it
     assert 0.85 <= np.mean(held) <= 1
 
 
@@ -74,19 +74,21 @@ def test_sigma_of_a_quadratic_is_the_root_of_the_rise_over_the_trace(increase):
 
 
 @pytest.mark.parametrize("max_draws", [32, 200])
-@pytest.mark.parametrize("eigenvalues", [[1.0] * 10, [1.0] + [0.0] * 9, [10.0] + [0.1] * 100])
+@pytest.mark.parametrize(
+    "eigenvalues", [[1.0] * 10, [1.0] + [0.0] * 9, [10.0] + [0.1] * 100, [5.0, 1.0, 1.0]]
+)
 def test_the_interval_of_sigma_holds_the_truth_as_often_as_stated_however_skewed_the_rises(
     eigenvalues, max_draws
 ):
     # under common draws the rise of a quadratic is sigma^2 times that of sigma = 1, so that these stand for a model
     scaled = ScaledRises(np.array(eigenvalues))
     truth, held = math.sqrt(0.1 / sum(eigenvalues)), []
-    for seed in range(1000):
+    for seed in range(600):
         scaled.draw(seed, max_draws // 2)
         low, high = tolerated(scaled, 0, 0.1, 0.02, max_draws // 2, 0.1)
         held.append(low <= truth <= high)
-    # 93% from 16 pairs and 95% from 100, less two standard errors over 1000 seeds
-    assert np.mean(held) >= (0.935 if max_draws == 200 else 0.915)
+    # 93% from 16 pairs and 95% from 100, less two standard errors over 600 seeds
+    assert np.mean(held) >= (0.932 if max_draws == 200 else 0.909)
 
 
 class ScaledRises:
@@ -108,13 +110,13 @@ class ScaledRises:
 
 def test_with_few_draws_the_interval_stays_wide_and_still_holds_the_truth():
     eigenvalues, held = [5.0, 1.0, 1.0], []
-    for seed in range(100):
+    for seed in range(25):
         found = pac_bayes_sigma(quadratic(eigenvalues, [0.0] * 3), rtol=0.05, max_draws=32, seed=seed)
         assert not found.converged
         held.append(found.low <= math.sqrt(0.1 / 7.0) <= found.high)
         assert found.low < found.sigma < found.high
-    # 95%, less two standard errors over 100 seeds
-    assert np.mean(held) >= 0.91
+    # 95%, of which one in 25 may miss; as often as stated is asked above
+    assert np.mean(held) >= 0.95
 
 
 def test_a_loss_that_no_noise_raises_bears_any():

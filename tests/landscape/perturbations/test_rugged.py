@@ -144,11 +144,11 @@ def hinge_network():
 
 @pytest.mark.parametrize("share", [0.4, 1.5])
 def test_in_balls_as_large_as_the_weights_converged_is_not_said_of_a_missed_maximum(share, hinge_network):
+    """In the larger ball, the search misses a maximum that few of 200 ascents reach."""
     rho = share * float(hinge_network.theta.norm())
-    truth = exhaustive(hinge_network, Neighborhood(rho, "l2", 1.0), starts=40)
-    for seed in range(3):
-        found = sharpness(hinge_network, rho=rho, seed=seed)
-        assert not found.converged or found.value >= 0.97 * truth
+    truth = exhaustive(hinge_network, Neighborhood(rho, "l2", 1.0), starts=200)
+    found = sharpness(hinge_network, rho=rho)
+    assert found.converged == (found.value >= 0.97 * truth)
 
 
 def test_in_float32_a_ball_may_be_so_large_that_squares_are_infinite():

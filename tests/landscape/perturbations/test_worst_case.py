@@ -206,19 +206,30 @@ def test_networks_reach_what_ten_long_ascents_of_short_steps_reach(name, adaptiv
 
 
 def exhaustive(objective, neighborhood, steps=100, starts=10):
-    """Projected gradient ascents with steps that shrink from the radius to nothing (Madry et al. 2018)."""
+    """Projected gradient ascents, side by side, with steps that shrink to nothing (Madry et al. 2018)."""
+    scale, rho, center = neighborhood.scale, neighborhood.rho, objective.value()
+
+    def rise(offset):
+        weights = objective.unflatten(objective.theta + scale * offset)
+        outputs = torch.func.functional_call(objective.model, weights, objective.inputs)
+        return objective.loss_fn(outputs, objective.targets) - center
+
+    def border(directions):
+        if neighborhood.norm == "linf":
+            return rho * directions.sign()
+        return rho * nn.functional.normalize(directions, dim=1)
+
+    def nearest(points):
+        if neighborhood.norm == "linf":
+            return points.clamp(-rho, rho)
+        return torch.where(points.norm(dim=1, keepdim=True) > rho, border(points), points)
+
+    slopes = torch.func.vmap(torch.func.grad(rise))
     generator = torch.Generator().manual_seed(1)
-    center, best = objective.value(), -math.inf
-    for _ in range(starts):
-        offset = neighborhood.border(
-            torch.randn(objective.n_parameters, generator=generator, dtype=objective.dtype)
-        )
-        for step in range(steps):
-            slope = neighborhood.scale * objective.gradient(objective.theta + neighborhood.scale * offset)
-            length = 1 - step / steps
-            offset = neighborhood.nearest(offset + length * neighborhood.border(slope))
-        best = max(best, objective.value(objective.theta + neighborhood.scale * offset) - center)
-    return best
+    offsets = border(torch.randn(starts, objective.n_parameters, generator=generator, dtype=objective.dtype))
+    for step in range(steps):
+        offsets = nearest(offsets + (1 - step / steps) * border(slopes(offsets)))
+    return float(torch.func.vmap(rise)(offsets).max())
 
 
 def test_the_offset_leads_to_the_rise():
