@@ -14,9 +14,9 @@ from torch.nn import functional
 from analysis.objectives import objective_of
 from landscape import Objective, Sharpness, sharpness
 from landscape.results.fields import described
-from landscape.seeds import generator_for, normal_like
 from landscape.results.registry import result
 from landscape.results.shown import Result
+from landscape.seeds import generator_for, normal_like
 
 DELTA = 0.05
 

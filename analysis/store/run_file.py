@@ -23,7 +23,7 @@ from analysis.plan.grid import Run
 from analysis.plan.run_config import RunConfig, digest
 from analysis.store.failures import failure_path
 from analysis.store.files import BrokenFileError, StoreError
-from analysis.store.safe_hdf5 import check_trusted, is_sealed
+from analysis.store.safe_hdf5 import check_trusted, checksum_of, is_sealed
 from analysis.store.sealed_file import sealed_file
 from landscape.results.storage import write
 from landscape.results.trust import FAULTS
@@ -36,6 +36,8 @@ from ncsam.training import METRICS
 SCHEMA_VERSION = 2
 """1: version 0.1.0, without a checksum and without later settings. 2: sealed, with all settings."""
 FIRST_SEALED = 2
+_CHECKED: set[str] = set()
+"""Checksums of the run files whose objects this process has checked. The check takes longer than the reading."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
         ) from error
     with file:
         with faults_named(path):
-            check_trusted(file, path)
-            _check_schema(file, path, has_seal)
+            checksum = checksum_of(path) if has_seal else None
+            if checksum not in _CHECKED:
+                check_trusted(file, path)
+                _check_schema(file, path, has_seal)
+            if checksum is not None:
+                _CHECKED.add(checksum)
         # any other error within the context is one of the code there, and no reason to call the file broken
         try:
             yield file

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from analysis import cli, store
+from analysis.store import run_file
 from ncsam import load_dataset
 from ncsam.checkpoint import CheckpointError, load_checkpoint
 from ncsam.seal import LENGTH, sealed
@@ -59,6 +60,25 @@ def test_a_damaged_run_is_set_aside_with_a_word_and_done_again(undisturbed, tmp_
     assert (out / FIRST).with_name("seed0.h5.broken-1").exists()
     assert_same_results(out / FIRST, undisturbed / FIRST)
     assert other.stat().st_mtime_ns == untouched
+
+
+def test_the_objects_of_a_run_are_checked_once_and_those_of_other_bytes_again(
+    undisturbed, tmp_path, monkeypatch
+):
+    checked = []
+    monkeypatch.setattr(run_file, "_CHECKED", set())
+    monkeypatch.setattr(run_file, "check_trusted", lambda _, path: checked.append(path))
+    path = shutil.copy(undisturbed / FIRST, tmp_path / "run.h5")
+
+    def times_checked_after_two_readings():
+        for _ in range(2):
+            with run_file.opened(path):
+                pass
+        return len(checked)
+
+    assert times_checked_after_two_readings() == 1
+    rewrite(path, link_out)
+    assert times_checked_after_two_readings() == 2
 
 
 def link_out(file):
