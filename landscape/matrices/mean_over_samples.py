@@ -79,7 +79,7 @@ class MeanOverSamples(MatrixOfObjective):
             return
         self._was_looked_at = True
         if not are_numbers((product,)):
-            warn_of_no_number(self._objective)
+            warn_of_no_number(self._objective, of_product=True)
 
     def of_regularizer(self, block: Tensor) -> Tensor | float:
         """The Hessian of the regularizer times a block (n, k).
