@@ -11,20 +11,15 @@ import torch
 from torch import Tensor
 
 from landscape.data.counts import Pair
-from landscape.guards.in_float64 import EPS, Drawn, InFloat64, few_and_more
+from landscape.guards.draws_that_differ import error_of_draws
+from landscape.guards.in_float64 import EPS, MOVED, Drawn, InFloat64, few_and_more
 from landscape.guards.rounding import warn_of_rounded_gradient
-from landscape.guards.two_draws import error_of_two_draws
 from landscape.model.derivatives import padding_rows
 from landscape.model.long_vectors import PIECE
+from landscape.model.settled import DRAWS_AT_KINKS, error_beyond_differences
 
 STEP = 1e-7
 """Length of a step, relative to the weights. So short a step needs float64, and seldom crosses the kink of a ReLU."""
-
-ALLOWED = 1e-3
-"""Largest relative difference of a right gradient. Right ones differ by about 1e-6, wrong ones by 1e-2 or more."""
-
-SPREAD = 10
-"""The differences over a step and over half a step give an error. The gradient may differ by this many errors."""
 
 ROUNDING = 100
 """Two equal losses may differ by this many units in the last place of the loss, or of the largest output."""
@@ -39,36 +34,45 @@ REENTRANT = (
 def check_first_derivatives(of: Callable[[Pair], InFloat64], data: Pair, chunk_size: int) -> None:
     """Compares the gradient of some samples' loss along a direction with differences of the loss.
 
-    There is no comparison if the model does not run in float64. Casts to shorter dtypes are left out. A point at which
-    the differences do not settle is not compared either.
+    They are compared near the weights, and at the weights themselves, because torch gets some functions wrong at single
+    points (the determinant of a singular matrix). There is no comparison if the model does not run in float64. Casts to
+    shorter dtypes are left out. A point at which the differences do not settle is not compared either.
 
     Args:
         of, data, chunk_size: as for `few_and_more`.
 
     Raises:
-        ValueError: the derivatives and the differences disagree at two points and in two directions, or the model uses
-            reentrant checkpoints.
+        ValueError: the derivatives and the differences disagree at two points and in two directions, or at the weights
+            in four; or the model uses reentrant checkpoints.
 
     Warns:
         UserWarning: as `warn_of_rounded_gradient` says.
     """
-    few = few_and_more(of, data, chunk_size)[1]
-    _check_along_lines(few)
-    warn_of_rounded_gradient(few)
+    few, more = few_and_more(of, data, chunk_size)
+    _check_along_lines(few, more)
+    warn_of_rounded_gradient(more)
 
 
-def _check_along_lines(few: InFloat64) -> None:
-    error = error_of_two_draws(few, partial(_error, few), _tell_of_reentrant_checkpoints)
-    if error is None:
-        return
-    raise ValueError(
-        f"model: its gradient is not that of its loss: along a direction the two differ by {error:.2g} "
-        "of the gradient; a straight-through estimator, a reversed or scaled gradient, a hook that changes gradients, "
-        "a detach() or no_grad() of what depends on the weights, a reentrant checkpoint, or a write to weights within "
-        "forward gives such gradients; freeze weights that are cut off (requires_grad_(False)), give checkpoints "
-        "use_reentrant=False; "
-        "losses and surfaces can still be computed"
-    )
+def _check_along_lines(few: InFloat64, more: InFloat64) -> None:
+    if (error := error_of_draws(more, partial(_error, more), _tell_of_reentrant_checkpoints)) is not None:
+        raise ValueError(
+            f"{_WRONG.format(error)}; a straight-through estimator, a reversed or scaled gradient, a hook that changes "
+            "gradients, a detach() or no_grad() of what depends on the weights, a reentrant checkpoint, or a write to "
+            "weights within forward gives such gradients; freeze weights that are cut off (requires_grad_(False)), "
+            "give checkpoints use_reentrant=False; losses and surfaces can still be computed"
+        )
+    at_weights = partial(_error, few, moved=0.0)
+    if (error := error_of_draws(few, at_weights, draws=DRAWS_AT_KINKS)) is not None:
+        raise ValueError(
+            f"{_WRONG.format(error)}, exactly at these weights and not beside them; torch gives some functions a wrong "
+            "gradient at a singular point, such as a determinant at a matrix with a row of 0; write the function in "
+            "plain operations, or move the weights a little; losses and surfaces can still be computed"
+        )
+
+
+_WRONG = (
+    "model: its gradient is not that of its loss: along a direction the two differ by {:.2g} of the gradient"
+)
 
 
 def _tell_of_reentrant_checkpoints(failure: Exception) -> None:
@@ -77,16 +81,18 @@ def _tell_of_reentrant_checkpoints(failure: Exception) -> None:
 
 
 @torch.enable_grad()
-def _error(few: InFloat64, seed: int) -> float | None:
-    """The relative difference at a point near theta; None if it is within the error of the differences."""
-    line = _Line(few, few.drawn(seed))
-    found = line.slope()
-    short = line.rise(STEP / 2)
-    allowed = ALLOWED * abs(short) + ROUNDING * EPS * few.rounded / STEP
-    # also false if both are NaN; the error of the difference is needed only where the two differ
-    if abs(found - short) > allowed and abs(found - short) > allowed + SPREAD * abs(line.rise(STEP) - short):
-        return abs(found - short) / max(abs(short), abs(found))
-    return None
+def _error(few: InFloat64, seed: int, moved: float = MOVED) -> float | None:
+    """The relative difference near theta, or at it; None if it is within the error of the differences."""
+    line = _Line(few, few.drawn(seed, moved))
+    # before the losses, because it finds the rows that are not moved
+    found, short = line.slope(), line.rise(STEP / 2)
+    return error_beyond_differences(
+        found,
+        short,
+        length=abs,
+        rounding=lambda: ROUNDING * EPS * few.rounded / STEP,
+        spread=lambda: abs(line.rise(STEP) - short) + (0.0 if moved else line.bend(STEP)),
+    )
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,12 @@ class _Line:
 
     def rise(self, step: float) -> float:
         """The difference of the losses ahead and behind, by the length between."""
-        ahead, behind = (
-            self.few.at(self.weights(h), lambda outputs: self.few.loss(outputs).item()) for h in (step, -step)
-        )
-        return (self.few.total(ahead) - self.few.total(behind)) / (2 * step)
+        return (self.loss(step) - self.loss(-step)) / (2 * step)
+
+    def bend(self, step: float) -> float:
+        """How far the rises ahead and behind are apart: hardly, but for a kink at the very point."""
+        return abs(self.loss(step) - 2 * self.loss(0.0) + self.loss(-step)) / step
+
+    def loss(self, step: float) -> float:
+        """The loss at a point of the line, on all ranks."""
+        return self.few.total(self.few.at(self.weights(step), lambda outputs: self.few.loss(outputs).item()))

@@ -81,19 +81,21 @@ class Drawn:
         steps: int8 (n,), the direction. A weight of step 0 is not moved.
         fractions: float64 (at most PIECE,), for the shifts of each piece of the weights.
         unit: the whole numbers are multiplied by it, so that a draw is as large as the weights.
+        moved: how far the point is from the weights, relative to them; 0 is the weights themselves.
     """
 
     shifts: Tensor
     steps: Tensor
     fractions: Tensor
     unit: float
+    moved: float = MOVED
 
     def add_to(self, theta: Tensor, step: float = 0.0) -> Tensor:
         """Moves weights (n,), in float64, to the point, and by a step from there; in place, and some at a time."""
         for part, shift, direction in zip(
             *(each.split(PIECE) for each in (theta, self.shifts, self.steps)), strict=True
         ):
-            part.add_(self.fractions[: len(part)] + shift, alpha=MOVED * self.unit)
+            part.add_(self.fractions[: len(part)] + shift, alpha=self.moved * self.unit)
             if step:
                 part.add_(direction, alpha=step * self.unit)
         return theta
@@ -207,8 +209,8 @@ class InFloat64:
         except Exception:
             return None
 
-    def drawn(self, seed: int) -> Drawn:
-        """A draw of a way from the weights, and of a direction there."""
+    def drawn(self, seed: int, moved: float = MOVED) -> Drawn:
+        """A draw of a way from the weights, as long as `moved` says, and of a direction there."""
         generator = torch.Generator().manual_seed(seed)
         shifts, steps = (
             torch.randint(
@@ -222,7 +224,8 @@ class InFloat64:
         # no weight stays where it is
         steps += steps >= 0
         device = self.theta.device
-        return Drawn(shifts.to(device), steps.to(device), fractions.to(device), self.size / ROOT_MEAN_SQUARE)
+        unit = self.size / ROOT_MEAN_SQUARE
+        return Drawn(shifts.to(device), steps.to(device), fractions.to(device), unit, moved)
 
     def run(self, theta: Tensor, use: Callable[[Tensor, Any], T]) -> T:
         """`use(variable, outputs)`: the weights (n,) as a variable, and outputs that depend on it."""

@@ -55,25 +55,43 @@ def are_numbers(tensors: tuple[Tensor, ...]) -> bool:
     return all(math.isfinite(tensor.detach().sum(dtype=torch.float64)) for tensor in tensors)
 
 
-def warn_of_no_number(objective: Objective) -> None:
+def warn_of_no_number(objective: Objective, *, of_product: bool = False) -> None:
     """Warns once of what makes the mean loss or its derivatives at the model's own weights no numbers.
 
+    Args:
+        objective: its result is no number.
+        of_product: the result is a product with a matrix of second derivatives.
+
     Warns:
-        UserWarning: names the parameter or the first sample.
+        UserWarning: names the parameter, the first sample, or the regularizer.
     """
     if objective.memory in _said or objective.ranks.share_vectors:
         return
     _said.add(objective.memory)
     cause = _of_weights(objective.tensors()) or _of_samples(objective)
     if cause is None and objective.ranks.count == 1:
-        too_large = f"{objective.dtype} may be too short for them: give the Objective dtype=torch.float32"
-        undefined = (
-            "a square root, a norm, a logarithm or a power has none at 0: add a small number to its argument"
-        )
-        reason = too_large if objective.dtype in HALF else undefined
-        cause = f"model: its losses are numbers, and their derivatives are not; {reason}"
+        cause = _of_derivatives(objective, of_product)
     if cause is not None:
         warnings.warn(cause, stacklevel=4)
+
+
+def _of_derivatives(objective: Objective, of_product: bool) -> str:
+    """What is at fault where the losses of all samples are numbers."""
+    too_large = f"{objective.dtype} may be too short for them: give the Objective dtype=torch.float32"
+    undefined = (
+        "a square root, a norm, a logarithm or a power has none at 0: add a small number to its argument"
+    )
+    reason = too_large if objective.dtype in HALF else undefined
+    theta, penalty = objective.theta, objective.penalty
+    if penalty and not are_numbers((penalty(theta),)):
+        return "regularizer: its value is no number, and so is every loss; take weights at which it is one"
+    if penalty and not are_numbers((penalty.gradient(theta),)):
+        return f"regularizer: its value is a number, and its derivatives are not; {reason}"
+    if penalty and of_product and not are_numbers((penalty.product(theta, torch.ones_like(theta)[:, None]),)):
+        return f"regularizer: its gradient is a number, and its second derivatives are not; {reason}"
+    if of_product and are_numbers(objective.value_and_gradient()):
+        return f"model: its losses and their gradient are numbers, and second derivatives are not; {reason}"
+    return f"model: its losses are numbers, and their derivatives are not; {reason}"
 
 
 def _of_weights(tensors: dict[str, Tensor]) -> str | None:

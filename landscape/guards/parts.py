@@ -46,6 +46,7 @@ class Found:
         targets: Any = None,
         variable: Tensor | None = None,
         unused: frozenset[int] = frozenset(),
+        scale: float = 1.0,
     ) -> Found:
         """What a pass gives.
 
@@ -55,12 +56,16 @@ class Found:
             targets: where they are apart from the inputs; otherwise None.
             variable: the parameter whose gradient is taken, if one is.
             unused: places of outputs on which the loss does not depend.
+            scale: a factor of the loss whose gradient is taken, and by which it is divided again.
         """
         leaves = [leaf for leaf in tree_leaves(outputs) if is_inexact(leaf)]
         largest = max((float(leaf.detach().abs().amax()) for leaf in leaves if leaf.numel()), default=0.0)
         gradient = None
         if variable is not None and loss.requires_grad:
-            (gradient,) = torch.autograd.grad(loss, variable, allow_unused=True, materialize_grads=True)
+            (gradient,) = torch.autograd.grad(
+                loss * scale, variable, allow_unused=True, materialize_grads=True
+            )
+            gradient = gradient / scale
         of_targets = [leaf for leaf in tree_leaves(targets) if is_dense(leaf)]
         used = [leaf for place, leaf in enumerate(leaves) if place not in unused]
         sized = [leaf for leaf in [*used, *of_targets] if leaf.ndim]

@@ -79,12 +79,21 @@ class MeanOverSamples(MatrixOfObjective):
             return
         self._was_looked_at = True
         if not are_numbers((product,)):
-            warn_of_no_number(self._objective)
+            warn_of_no_number(self._objective, of_product=True)
 
     def of_regularizer(self, block: Tensor) -> Tensor | float:
-        """The Hessian of the regularizer times a block (n, k)."""
+        """The Hessian of the regularizer times a block (n, k).
+
+        Raises:
+            ValueError: the second derivatives of the regularizer are wrong.
+        """
         penalty = self._objective.penalty
-        return penalty.product(self._theta, block) if penalty else 0.0
+        if not penalty:
+            return 0.0
+        if type(penalty) not in self._objective.verified:
+            penalty.check_products(self._objective.theta)
+            self._objective.verified = self._objective.verified | {type(penalty)}
+        return penalty.product(self._theta, block)
 
     def _prepare(self, block: Tensor) -> None:
         check_second_derivatives(type(self), self._objective)

@@ -21,11 +21,11 @@ from landscape.matrices.faster_way import Form, least_seconds, remember, traced_
 from landscape.matrices.last_seen import Seen
 from landscape.matrices.rule import ProductSums, Rule
 from landscape.matrices.second_derivatives import difference_products
-from landscape.matrices.traced_products import TracedProducts
+from landscape.matrices.traced_products import TracedProducts, with_noise
 from landscape.matrices.worth_tracing import Work, pays
 from landscape.model.long_vectors import norm
 from landscape.model.memory import Memory
-from landscape.model.weights import ParameterLayout, outputs_at, with_weights
+from landscape.model.weights import ParameterLayout, aligned, outputs_at, with_weights
 from landscape.ranks import ALONE, Ranks, is_settled
 
 VMAP_FLOPS = {"cpu": 1e8, "cuda": 1e10}
@@ -155,7 +155,13 @@ class Products:
     def of_chunk(self, index: int, chunk: Chunk, rows: Tensor) -> Tensor:
         """The matrix of the mean loss of one chunk times the vectors (k, n) that were prepared; (k, n)."""
         if self.is_traced:
-            return self._traced.of_chunk(self._theta, chunk, index, rows)
+            try:
+                return self._traced.of_chunk(self._theta, chunk, index, rows)
+            except Exception as reason:
+                # chunks of another form are traced anew
+                if _lacks_memory(reason) or is_settled(reason):
+                    raise
+                self._stay_direct(reason)
         return self._direct(chunk, rows)
 
     def expect(self, columns: int) -> None:
@@ -187,6 +193,7 @@ class Products:
         vectors, totals = (
             [list(self._layout.unflatten(row).values()) for row in part] for part in (rows, total)
         )
+        vectors = [[aligned(part) for part in vector] for vector in vectors]
         sums = ProductSums(list(variables.values()), vectors, totals)
         for chunk in self._chunks:
             if chunk.weight:
@@ -278,9 +285,10 @@ class Products:
         chunk = self._chunks.chunks[0]
         if self._linearize is not True and not self._pays(self._chunks, rows):
             return
-        some = _with_noise(rows[:2])
+        # two at least, because later a block may be multiplied at once
+        some = with_noise(rows[:2].expand(2, -1))
         is_timed = self._linearize == "measured" and not torch.are_deterministic_algorithms_enabled()
-        form = self._form(chunk, some) if is_timed else None
+        form = self._form(chunk, rows[:2]) if is_timed else None
         if form and traced_was_faster(form) is False:
             self.is_traced = False
             return
@@ -290,21 +298,25 @@ class Products:
         try:
             self._trace(chunk, some, direct)
         except Exception as reason:
-            # tracing may raise any error; direct products are right for all models
-            if self._linearize is True:
-                raise RuntimeError(
-                    f"linearize: these products cannot be traced: {reason}; leave linearize=True out, which makes them "
-                    "direct"
-                ) from reason
-            self.is_traced = False
-            warnings.warn(
-                f"linearize: products are direct, which is slower, because they cannot be traced: {reason}",
-                stacklevel=4,
-            )
+            self._stay_direct(reason)
         else:
-            self.is_traced = form is None or self._is_faster_traced(form, chunk, some)
+            self.is_traced = form is None or self._is_faster_traced(form, chunk, some[: len(rows)])
         if not self.is_traced:
             self._traced.forget()
+
+    def _stay_direct(self, reason: Exception) -> None:
+        """Makes products direct from now on. Tracing may raise any error; direct products are right for all models."""
+        if self._linearize is True:
+            raise RuntimeError(
+                f"linearize: these products cannot be traced: {reason}; leave linearize=True out, which makes them "
+                "direct"
+            ) from reason
+        self.is_traced = False
+        self._traced.forget()
+        warnings.warn(
+            f"linearize: products are direct, which is slower, because they cannot be traced: {reason}",
+            stacklevel=5,
+        )
 
     def _pays(self, chunks: Held, rows: Tensor) -> bool:
         """Whether products should be traced, by what is announced and by what is past."""
@@ -384,14 +396,3 @@ def _says_that_no_second_derivative_exists(error: Exception) -> bool:
 
 def _lacks_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error)
-
-
-def _with_noise(vectors: Tensor) -> Tensor:
-    """Vectors (k, n), to each of which a random one of its length is added.
-
-    A product that is wrong in some rows and columns may be right for a vector that is 0 there.
-    """
-    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(vectors)
-    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    lengths = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
-    return vectors + noise * (lengths / torch.linalg.vector_norm(noise, dim=1, keepdim=True))

@@ -10,26 +10,21 @@ import torch
 from torch import Tensor
 
 from landscape.fx.plain_formulas import twice_differentiable
-from landscape.guards.in_float64 import EPS, InFloat64, few_and_more
+from landscape.guards.draws_that_differ import error_of_draws
+from landscape.guards.in_float64 import EPS, MOVED, InFloat64, few_and_more
 from landscape.guards.repeated_runs import HALF
-from landscape.guards.two_draws import error_of_two_draws
 from landscape.loss.objective import Objective
 from landscape.matrices.rounding import Known, warn_of_rounded_products
 from landscape.matrices.rule import Rule
 from landscape.matrices.slopes import check_slope_in_outputs
 from landscape.model.derivatives import derivative
+from landscape.model.settled import ALLOWED, AT_ZERO, DRAWS_AT_KINKS, SPREAD, error_beyond_differences
 
 STEP = 1e-7
 """Relative to the weights. So short a step, which only float64 allows, hardly ever crosses the kink of a ReLU."""
 
-ALLOWED = 1e-3
-"""Relative difference. Right products differ by 1e-6; a missing term is some percent of the product or more."""
-
 SURE = 1e-5
 """Relative difference of 128 samples below which four of them cannot differ by more than `ALLOWED`."""
-
-SPREAD = 10
-"""The differences over a step and over half a step give an error. The product may differ by this many errors."""
 
 ROUNDINGS = 10
 """A gradient is off by at most so many roundings of its length."""
@@ -51,16 +46,17 @@ def check_second_derivatives(matrix: type[HasRule], objective: Objective) -> Non
     """Compares a product of a few samples with a difference of first derivatives, in float64; once an objective.
 
     The check finds custom functions whose backward torch cannot differentiate but differentiates without a word. It
+    looks near the weights, and at the weights themselves, where an argument of exactly 0 may be special to torch. It
     makes no comparison for a model that does not run in float64 (casts to shorter dtypes are left out), for one whose
-    copies do not fit into the memory budget, for a loss that is as small as the rounding of the outputs, and at a point
-    where the differences do not settle.
+    copies do not fit into the memory budget, and at a point where the differences do not settle. For a loss that is as
+    small as the rounding of the outputs it finds only a product that lacks terms at the weights.
 
     Args:
         matrix: class of the matrix.
         objective: gives the matrix. No other thread may swap the weights of its model meanwhile.
 
     Raises:
-        ValueError: product and difference differ, at two points and in two directions.
+        ValueError: product and difference differ, at two points and in two directions, or at the weights in four.
 
     Warns:
         UserWarning: rounding within the model changes products by more than the error of a result covers.
@@ -86,20 +82,26 @@ def _checked(rule: Rule, few: InFloat64, more: InFloat64) -> Known | None:
     if rule.uses_slopes:
         check_slope_in_outputs(few)
     share, known = _first_comparison(rule, more) if more is not few else (math.inf, None)
-    if share <= SURE:
-        return known
     # more samples have more kinks, at which the differences do not settle
-    error = _largest_error(rule, few)
+    error = 0.0 if share <= SURE else _largest_error(rule, few)
     if not error and more is not few and share > ALLOWED:
         error = _largest_error(rule, more)
     if error:
         raise ValueError(
-            f"model: its second derivatives are wrong: a product differs from a difference of gradients by {error:.2g} "
-            "of it; a custom autograd.Function whose backward is once_differentiable, or that keeps tensors on ctx "
-            "instead of by save_for_backward, and a detach() of what depends on the weights, lose terms silently; "
-            "write the backward in differentiable operations of saved tensors, or the forward in plain torch"
+            f"{_WRONG.format(error)}; a custom autograd.Function whose backward is once_differentiable, or that keeps "
+            "tensors on ctx instead of by save_for_backward, a detach() of what depends on the weights, and "
+            "torch.sparse.mm with sparse weights, lose terms silently; write the backward in differentiable operations "
+            "of saved tensors, or the forward in plain torch and dense tensors"
         )
-    return None
+    if at_weights := error_of_draws(few, partial(_error_at_the_weights, rule, few), draws=DRAWS_AT_KINKS):
+        raise ValueError(
+            f"{_WRONG.format(at_weights)}, exactly at these weights and not beside them; {AT_ZERO}, "
+            "or move the weights a little"
+        )
+    return known if share <= SURE else None
+
+
+_WRONG = "model: its second derivatives are wrong: a product differs from a difference of gradients by {:.2g} of it"
 
 
 def _first_comparison(rule: Rule, more: InFloat64) -> tuple[float, Known | None]:
@@ -121,24 +123,27 @@ def _first_comparison(rule: Rule, more: InFloat64) -> tuple[float, Known | None]
 
 def _largest_error(rule: Rule, few: InFloat64) -> float:
     """The largest relative difference at two points; 0 unless product and difference differ at both."""
-    return error_of_two_draws(few, partial(_error, rule, few)) or 0.0
+    return error_of_draws(few, partial(_error, rule, few)) or 0.0
 
 
 def _error(rule: Rule, few: InFloat64, seed: int) -> float | None:
     """The relative difference at a point near theta; None if it is within what the differences are good for."""
     if few.is_below_rounding(STEP):
         return None
-    compared = _Compared(rule, few, seed)
-    distance, length = few.length(compared.product - compared.short), few.length(compared.short)
-    # for NaN too, which both may be; the error of the difference is needed only where the two differ
-    if not distance > ALLOWED * length:
+    return _Compared(rule, few, seed).error()
+
+
+def _error_at_the_weights(rule: Rule, few: InFloat64, seed: int) -> float | None:
+    """The same at theta itself."""
+    compared = _Compared(rule, few, seed, moved=0.0)
+    if few.is_below_rounding(STEP) and few.length(compared.product) > few.length(compared.short):
+        # such as the curvature of a sure prediction, which is smaller than the last digit of a gradient
         return None
-    beyond = few.length(compared.difference(STEP) - compared.short) + compared.rounding()
-    return distance / max(length, distance) if distance > ALLOWED * length + SPREAD * beyond else None
+    return compared.error()
 
 
 class _Compared:
-    """A product at a point near the weights, and differences of gradients in the place of it.
+    """A product at a point near the weights, or at them, and differences of gradients in the place of it.
 
     Attributes:
         product: (n,), as it is computed everywhere else.
@@ -146,27 +151,42 @@ class _Compared:
     """
 
     @torch.enable_grad()
-    def __init__(self, rule: Rule, few: InFloat64, seed: int) -> None:
-        self._rule, self._few = rule, few
+    def __init__(self, rule: Rule, few: InFloat64, seed: int, moved: float = MOVED) -> None:
+        self._rule, self._few, self._moved = rule, few, moved
         drawn = few.drawn(seed)
-        self._point = drawn.add_to(few.theta.to(torch.float64, copy=True))
+        near = drawn.add_to(few.theta.to(torch.float64, copy=True))
         if few.theta.dtype == torch.float32:
             # so that a product in float32 is one at the same point; half precision would make weights equal again
-            self._point = self._point.float().double()
+            near = near.float().double()
         vector = drawn.unit * drawn.steps.double()
         with twice_differentiable():
             # the padding row of an embedding is a constant to torch, and yet moves the loss
-            slope = few.run(self._point, lambda variable, outputs: derivative(few.loss(outputs), variable))
+            slope = few.run(near, lambda variable, outputs: derivative(few.loss(outputs), variable))
             self._vector = vector * (slope != 0)
+            self._point = near if moved else few.theta.double()
             self.product = few.run(
                 self._point, lambda variable, outputs: rule.direct(variable, outputs, few.loss)(self._vector)
             )
         self._gradient = few.length(slope)
         self.short = self.difference(STEP / 2)
 
-    def rounding(self) -> float:
+    def error(self) -> float | None:
+        """The relative difference; None if it is within what the differences are good for."""
+        return error_beyond_differences(
+            self.product, self.short, length=self._few.length, rounding=self._rounding, spread=self._spread
+        )
+
+    def _spread(self) -> float:
+        apart = self._few.length(self.difference(STEP) - self.short)
+        if self._moved:
+            return apart
+        # a second derivative that jumps at the very point, as that of ELU at 0
+        ahead, behind = (self.difference(STEP / 4, shift) for shift in (STEP / 2, -STEP / 2))
+        return apart + self._few.length(ahead - behind)
+
+    def _rounding(self) -> float:
         """What the rounding of gradients leaves of their difference, where all predictions are sure."""
-        return ROUNDINGS * EPS * self._gradient / STEP
+        return SPREAD * ROUNDINGS * EPS * self._gradient / STEP
 
     @property
     def known(self) -> Known | None:
@@ -174,11 +194,11 @@ class _Compared:
         return None if self._few.theta.dtype in HALF else Known(self._point, self._vector, self.product)
 
     @torch.enable_grad()
-    def difference(self, step: float) -> Tensor:
-        """The difference of gradients over a step, by the length of the step."""
+    def difference(self, step: float, shift: float = 0.0) -> Tensor:
+        """The difference of gradients over a step, by its length, about a point shifted along the vector."""
         with twice_differentiable():
-            few = self._few
-            return self._rule.difference(few.run, few.loss, self._point, step * self._vector) / step
+            few, about = self._few, self._point + shift * self._vector if shift else self._point
+            return self._rule.difference(few.run, few.loss, about, step * self._vector) / step
 
 
 @torch.enable_grad()

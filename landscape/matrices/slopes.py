@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landscape.guards.draws_that_differ import error_of_draws
 from landscape.guards.in_float64 import EPS, InFloat64
-from landscape.guards.two_draws import error_of_two_draws
 from landscape.matrices.outputs import as_one_tensor, slope_in_outputs
 
 STEP = 1e-7
@@ -41,7 +41,7 @@ def check_slope_in_outputs(few: InFloat64) -> None:
     def error_of(seed: int) -> float | None:
         return few.run(few.theta.double(), lambda _, outputs: _error(few, outputs, seed))
 
-    error = error_of_two_draws(few, error_of)
+    error = error_of_draws(few, error_of)
     if error is None:
         return
     raise ValueError(

@@ -62,10 +62,17 @@ class TracedProducts:
             index: the chunk's place, under which results are kept; None computes all anew and keeps nothing.
             rows: the vectors.
         """
+        rows = _at_even_places(rows)
         tangent = self._graph(theta, chunk).tangent
         residuals = self._residuals(theta, chunk, index)
         if self.maps_vectors and len(rows) > 1:
-            return vmap(lambda row: tangent(row, *residuals))(rows)
+            try:
+                return vmap(lambda row: tangent(row, *residuals))(rows)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:
+                # vmap lacks an operation
+                self.maps_vectors = False
         products = torch.empty_like(rows)
         for row, product in zip(rows, products, strict=True):
             # copied at once, because the next replay of a CUDA graph overwrites the result of this one
@@ -131,6 +138,25 @@ class TracedProducts:
             lambda theta, inputs: as_one_tensor(self._outputs(theta, inputs))[0],
             lambda scores, targets: self._loss_fn(whole(scores), targets),
         )
+
+
+def _at_even_places(rows: Tensor) -> Tensor:
+    """The vectors (k, n); copied so that each starts at an even place, where `torch.view_as_complex` takes pairs."""
+    width = rows.shape[1]
+    if rows.storage_offset() % 2 == 0 and (len(rows) < 2 or width % 2 == 0):
+        return rows
+    return rows.new_empty(len(rows), width + width % 2)[:, :width].copy_(rows)
+
+
+def with_noise(vectors: Tensor) -> Tensor:
+    """Vectors (k, n), to each of which a random one of its length is added.
+
+    A product that is wrong in some rows and columns may be right for a vector that is 0 there.
+    """
+    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(vectors)
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    lengths = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+    return vectors + noise * (lengths / torch.linalg.vector_norm(noise, dim=1, keepdim=True))
 
 
 def _bytes(tensors: tuple[Tensor, ...], *, besides: Tensor) -> int:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from landscape.data.task import Regularizer
 from landscape.model.derivatives import derivative
+from landscape.model.long_vectors import norm
+from landscape.model.settled import AT_ZERO, DRAWS_AT_KINKS, Vector, error_beyond_differences
 from landscape.model.weights import ParameterLayout
 
 STEP = 1e-6
 """Length of a step, relative to the weights, in float64."""
 
 MOST_WEIGHTS = 20_000_000
-"""The comparison holds five vectors in float64, and is made for models of at most this many weights."""
+"""The comparisons hold some ten vectors in float64, and are made for models of at most this many weights."""
+
+EPS = torch.finfo(torch.float64).eps
 
 REPEATED = 1e-6
 """Two values of one regularizer differ by less than this share, by rounding."""
 
-ALLOWED = 1e-3
-"""Largest relative difference between a derivative along a direction and a difference."""
+NEAR, AT = (0.01, 2), (0.0, DRAWS_AT_KINKS)
+"""How far from the weights derivatives are compared, relative to them, and the number of draws that must differ."""
 
 
 @dataclass(frozen=True)
@@ -82,32 +88,96 @@ class Penalty:
                 f"regularizer: is {once:.6g} in one call and {again:.6g} in the next, and so would be every number; "
                 "take random numbers and counters out of it"
             )
-        if len(theta) > MOST_WEIGHTS:
-            return
-        errors = [self._error_of_gradient(theta, seed) for seed in range(2)]
-        if min(errors) > ALLOWED:
+        for place in (NEAR, AT):
+            if wrong_by := self._largest_error(_slopes, theta, *place):
+                raise ValueError(
+                    f"regularizer: its gradient is not that of its value: along a direction the two differ by "
+                    f"{wrong_by:.2g} of the gradient; leave out detach(), item() and no_grad() of what depends on the "
+                    "parameters"
+                )
+
+    def check_products(self, theta: Tensor) -> None:
+        """Checks that products with the Hessian are those of the regularizer's gradient.
+
+        Raises:
+            ValueError: they differ from differences of gradients.
+        """
+        wrong = "regularizer: its second derivatives are wrong: a product differs from a difference of gradients by"
+        if wrong_by := self._largest_error(_products, theta, *NEAR):
             raise ValueError(
-                f"regularizer: its gradient is not that of its value: along a direction the two differ by "
-                f"{max(errors):.2g} of the gradient; leave out detach(), item() and no_grad() of what depends on the "
-                "parameters"
+                f"{wrong} {wrong_by:.2g} of it; a power iteration under no_grad(), a detach() of what depends on the "
+                "parameters, and a custom autograd.Function that keeps tensors on ctx instead of by save_for_backward, "
+                "lose terms silently; write it in differentiable operations, such as "
+                "torch.linalg.matrix_norm(weight, 2) for a spectral norm"
+            )
+        if wrong_by := self._largest_error(_products, theta, *AT):
+            raise ValueError(
+                f"{wrong} {wrong_by:.2g} of it, exactly at these weights and not beside them; {AT_ZERO}"
             )
 
-    def _error_of_gradient(self, theta: Tensor, seed: int) -> float:
-        """The relative difference between the slope along a direction, near theta, and that of the values."""
+    def _largest_error(self, compared: Compared, theta: Tensor, moved: float, draws: int) -> float:
+        """The largest relative error of a derivative, beside the weights or at them; 0 unless all draws have one."""
+        if len(theta) > MOST_WEIGHTS:
+            return 0.0
+        errors = []
+        for seed in range(draws):
+            try:
+                error = self._error(compared, theta, moved, seed)
+            except RuntimeError:
+                # the regularizer fixes a dtype inside
+                return 0.0
+            if error is None:
+                return 0.0
+            errors.append(error)
+        return max(errors)
+
+    def _error(self, compared: Compared, theta: Tensor, moved: float, seed: int) -> float | None:
         generator = torch.Generator().manual_seed(seed)
         shift, vector = (
             torch.randn(theta.shape, generator=generator, dtype=torch.float64, device="cpu").to(theta.device)
             for _ in range(2)
         )
         size = theta.double().square().mean().sqrt().item() or 1.0
-        point, step = theta.double() + 0.01 * size * shift, STEP * size
-        try:
-            ahead, behind = (self(point + h * vector).item() for h in (step, -step))
-            found = (self.gradient(point) @ vector).item()
-        except RuntimeError:
-            # the regularizer fixes a dtype inside
-            return 0.0
-        right = (ahead - behind) / (2 * step)
-        rounding = 1e3 * torch.finfo(torch.float64).eps * abs(ahead) / step
-        distance = abs(found - right)
-        return distance / max(abs(found), abs(right)) if distance > rounding else 0.0
+        point, step = theta.double() + moved * size * shift, STEP * size
+        found, rise, rounded = compared(self, point, vector)
+        short = rise(0.0, step / 2)
+
+        def spread() -> float:
+            apart = _length(rise(0.0, step) - short)
+            # a derivative that jumps at the very point
+            return apart if moved else apart + _length(rise(step / 2, step / 4) - rise(-step / 2, step / 4))
+
+        return error_beyond_differences(
+            found, short, length=_length, rounding=lambda: 1e3 * EPS * rounded / step, spread=spread
+        )
+
+
+Rise = Callable[[float, float], Vector]
+"""(shift, step) -> the difference over two steps about a point that is shifted, by their length."""
+
+Compared = Callable[[Penalty, Tensor, Tensor], tuple[Any, Rise[Any], float]]
+"""(penalty, point, vector) -> a derivative along the vector, differences, and the size of what is rounded in them."""
+
+
+def _length(vector: float | Tensor) -> float:
+    return norm(vector) if isinstance(vector, Tensor) else abs(vector)
+
+
+def _slopes(penalty: Penalty, point: Tensor, vector: Tensor) -> tuple[float, Rise[float], float]:
+    """The slope, and differences of values."""
+
+    def rise(shift: float, step: float) -> float:
+        ahead, behind = (penalty(point + (shift + h) * vector).item() for h in (step, -step))
+        return (ahead - behind) / (2 * step)
+
+    return (penalty.gradient(point) @ vector).item(), rise, abs(penalty(point).item())
+
+
+def _products(penalty: Penalty, point: Tensor, vector: Tensor) -> tuple[Tensor, Rise[Tensor], float]:
+    """The product with the Hessian, and differences of gradients."""
+
+    def rise(shift: float, step: float) -> Tensor:
+        ahead, behind = (penalty.gradient(point + (shift + h) * vector) for h in (step, -step))
+        return (ahead - behind) / (2 * step)
+
+    return penalty.product(point, vector[:, None])[:, 0], rise, norm(penalty.gradient(point))

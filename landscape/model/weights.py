@@ -132,9 +132,17 @@ def with_weights(model: nn.Module, weights: Mapping[str, Tensor], use: Callable[
     """
     with keeps_no_gathered_weights(model), _nothing_cached():
         result: T = functional_call(
-            _Lent(model), {f"model.{name}": tensor for name, tensor in weights.items()}, (use,)
+            _Lent(model), {f"model.{name}": aligned(tensor) for name, tensor in weights.items()}, (use,)
         )
     return result
+
+
+def aligned(part: Tensor) -> Tensor:
+    """A part of a vector; a copy where it holds pairs at an odd place, where `torch.view_as_complex` takes none.
+
+    The copy is a product with 1, because derivatives of the copy must be copies too.
+    """
+    return part * 1 if part.ndim and part.shape[-1] == 2 and part.storage_offset() % 2 else part
 
 
 @contextmanager
@@ -169,8 +177,8 @@ def share_memory(model: nn.Module, layout: ParameterLayout, theta: Tensor) -> No
     """Makes the parameters views of `theta`, which holds the same values, so that these are held once."""
     for name, part in layout.unflatten(theta).items():
         parameter = model.get_parameter(name)
-        # those made in inference mode cannot be moved
-        if not parameter.is_inference():
+        # those made in inference mode cannot be moved, and pairs must stay such as `torch.view_as_complex` takes them
+        if not parameter.is_inference() and aligned(part) is part:
             parameter.data = part
 
 
@@ -184,10 +192,13 @@ def filter_norms(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
 
     The outputs lie along the first axis. A transposed convolution is another case: its weights are (inputs, outputs of
     a group, ...), so the outputs lie along the second axis, in each group of inputs. The torch module that holds the
-    tensor tells the case. Weights that are computed from others (`torch.nn.utils.parametrizations`) are the first case.
+    tensor tells the case. It holds the tensors from which its weights are computed, too (`parametrizations`).
     """
-    owner = model.get_submodule(name.rpartition(".")[0])
-    if not isinstance(owner, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+    # "layer.parametrizations.weight.original0", or without a layer before it
+    before, is_computed, _ = f".{name}".partition(".parametrizations.")
+    owner = model.get_submodule((before if is_computed else before.rpartition(".")[0]).lstrip("."))
+    is_transposed = isinstance(owner, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    if not is_transposed or tensor.ndim < 3 or len(tensor) != owner.in_channels:
         return lengths(tensor.flatten(1), 1).view(-1, *[1] * (tensor.ndim - 1))
     groups = tensor.unflatten(0, (owner.groups, -1))
     norms = lengths(groups, [1, *range(3, groups.ndim)])

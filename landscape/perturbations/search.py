@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from landscape.guards.no_numbers import are_numbers
 from landscape.loss.objective import Objective
 from landscape.perturbations.ascent import SHORT, Ascent, Neighborhood, Slope, ascend
 from landscape.perturbations.rounding import rounding_of
@@ -205,6 +206,9 @@ def search(
     center, slope, is_finite = _at_center(objective, neighborhood, known, holds_slope=points > 0)
     rounding = rounding_of(float(center), objective.dtype)
     columns = list(eigenvectors().to(objective.theta).T) if is_finite and starts.eigenvectors else []
+    # second derivatives may be no numbers where the gradient is one
+    columns = [column for column in columns if are_numbers((column,))]
+    starts = replace(starts, eigenvectors=len(columns))
 
     def visit(offset: Tensor) -> tuple[float, Tensor]:
         # the weights may take the place of the offset, so that no vector more is held

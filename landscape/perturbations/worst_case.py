@@ -193,7 +193,8 @@ def sharpness(
         growth=found.growth,
         idle=found.idle,
         unseen=found.unseen,
-        directions=starts.eigenvectors,
+        # without those that are no numbers
+        directions=max(0, len(found.lines) - 1 - len(starts.outputs)) // 2,
         outputs=len(starts.outputs),
         loss_unit=unit_of(objective.loss_fn),
         offset=highest.offset if isinstance(scale, float) else scale * highest.offset,

@@ -192,3 +192,20 @@ def test_a_loss_that_compares_samples_is_told_to_keep_batches_whole():
         count=lambda batch: len(batch[0]),
     )
     assert kept.value() == pytest.approx(partial_likelihood(model(inputs), times).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 36, 55])
+def test_a_gradient_that_is_left_by_rounding_alone_is_compared_with_nothing(seed):
+    """The last bias moves all points alike, and no distance of a triplet changes."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    torch.manual_seed(seed)
+    triplets = torch.randn(12, 3, 5, dtype=torch.float64)
+    objective = Objective(
+        model,
+        lambda points, _: nn.functional.triplet_margin_loss(*points),
+        triplets,
+        forward=lambda model, batch: [model(each) for each in batch.unbind(1)],
+        chunk_size=5,
+    )
+    assert objective.gradient().norm() > 0

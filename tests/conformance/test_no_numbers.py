@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from landscape import Objective, top_eigenvalues, trace
+from landscape import Objective, sharpness, top_eigenvalues, trace
 from tests.conformance.right import network, samples
 
 x, y = samples(120, torch.float32)
@@ -101,3 +101,49 @@ def test_weights_elsewhere_that_give_no_number_are_no_mistake():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert math.isnan(objective.value(math.nan * objective.theta))
+
+
+REGULARIZERS = {
+    "value": (lambda weights: weights["2.bias"].log().sum(), "^regularizer: its value is no number"),
+    "gradient": (lambda weights: weights["2.bias"].sqrt().sum(), "^regularizer: .* its derivatives are not"),
+    "second derivative": (
+        lambda weights: weights["2.bias"].norm() ** 2,
+        "^regularizer: its gradient is a number, and its second derivatives are not",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_the_regularizer_is_named_where_it_is_no_number(name):
+    regularizer, message = REGULARIZERS[name]
+    model = network().float()
+    nn.init.zeros_(model[2].bias)
+    objective = Objective(model, nn.CrossEntropyLoss(), (x, y), regularizer=regularizer)
+    with pytest.warns(UserWarning, match=message):
+        objective.hvp(torch.ones_like(objective.theta))
+
+
+class NormAtZero(nn.Module):
+    """The square of a norm that is 0, of which torch has a first derivative and no second one."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.zero = nn.Linear(5, 3), nn.Parameter(torch.zeros(2))
+
+    def forward(self, inputs):
+        return self.layer(inputs) + self.zero.norm() ** 2
+
+
+def test_second_derivatives_are_named_where_they_alone_are_no_numbers():
+    objective = Objective(NormAtZero(), lambda scores, _: scores.square().mean(), (x, y))
+    with pytest.warns(UserWarning, match="^model: its losses and their gradient are numbers, and second"):
+        objective.hvp(torch.ones_like(objective.theta))
+
+
+def test_a_sharpness_is_found_without_eigenvectors_that_are_no_numbers():
+    objective = Objective(NormAtZero(), lambda scores, _: scores.square().mean(), (x, y))
+    with pytest.warns(UserWarning, match="second derivatives are not"):
+        found = sharpness(objective, rho=0.05, steps=10, restarts=1)
+    assert found.value >= found.one_step > 0
+    assert found.directions == 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from landscape import Objective, filter_normalized_directions, line, surface
 from tests.conftest import build
@@ -109,3 +110,18 @@ def test_a_grid_that_is_not_square_is_not_scrambled():
     truth = (plane.alpha[:, None] - 0.2) ** 2 + 3 * (plane.beta[None] + 0.1) ** 2 + 0.5
     np.testing.assert_allclose(plane.loss, truth, rtol=1e-14)
     assert plane.loss.argmin() == 2
+
+
+@pytest.mark.parametrize("computed", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_filters_of_a_transposed_convolution_are_those_of_its_outputs_where_its_weights_are_computed(
+    computed,
+):
+    torch.manual_seed(0)
+    model = computed(nn.ConvTranspose1d(3, 4, 3))
+    objective = Objective(model, nn.MSELoss(), (torch.randn(6, 3, 5), torch.randn(6, 4, 7)))
+    (name,) = [
+        name for name, shape in zip(objective.names, objective.shapes, strict=True) if shape == (3, 4, 3)
+    ]
+    direction = filter_normalized_directions(objective, 1).vectors[:, 0]
+    norms = [objective.unflatten(each)[name].norm(dim=(0, 2)) for each in (direction, objective.theta)]
+    torch.testing.assert_close(*norms)

@@ -12,6 +12,7 @@ from torch.fx import graph_module
 
 from landscape import GaussNewton, Hessian, Objective, filter_normalized_directions, surface
 from landscape.fx.tracing import traced
+from landscape.matrices.traced_products import TracedProducts
 from tests.conftest import build, dense_hessian, some_vectors
 
 cross_entropy = nn.CrossEntropyLoss()
@@ -320,3 +321,72 @@ def test_the_error_that_the_caller_handles_keeps_its_frames():
             traced(fails, torch.ones(2))
         left = error.__traceback__.tb_next.tb_frame.f_locals
     assert left == {"held": "what a debugger shows"}
+
+
+class Filtered(nn.Module):
+    """A filter in frequency space, as GFNet has it: a real parameter (..., 2) viewed as complex, at an odd place."""
+
+    def __init__(self, as_complex=torch.view_as_complex):
+        super().__init__()
+        torch.manual_seed(0)
+        self.as_complex = as_complex
+        self.scale = nn.Parameter(torch.ones(1, dtype=torch.float64))
+        self.pairs = nn.Parameter(torch.randn(3, 2, dtype=torch.float64))
+        self.inner, self.head = nn.Linear(5, 4).double(), nn.Linear(4, 3).double()
+
+    def forward(self, x):
+        spectrum = torch.fft.rfft(self.inner(x)) * self.as_complex(self.pairs)
+        return self.head(torch.tanh(torch.fft.irfft(spectrum, n=4))) * self.scale
+
+
+@pytest.mark.parametrize("linearize", [False, True])
+@pytest.mark.parametrize("budget", [2 * 1024**3, 2048])
+def test_pairs_viewed_as_complex_are_multiplied_wherever_they_lie(linearize, budget):
+    inputs = torch.randn(8, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    data = inputs, torch.arange(8) % 3
+    objective = Objective(Filtered(), cross_entropy, data, linearize=linearize, memory_budget=budget)
+    truth = dense_hessian(Filtered(lambda pairs: torch.complex(*pairs.T)), *data)
+    vectors = some_vectors(len(truth), 3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="model|linearize")
+        # a vector first, so that the way is chosen before a block comes
+        found = [objective.hvp(vectors[:, 0])[:, None], objective.hvp(vectors)]
+    torch.testing.assert_close(torch.cat(found, 1), truth @ torch.cat([vectors[:, :1], vectors], 1))
+
+
+def test_a_block_is_multiplied_by_single_vectors_where_vmap_lacks_an_operation(monkeypatch):
+    model, inputs, targets = build("mlp")
+    objective = Objective(model, cross_entropy, (inputs, targets), linearize=True)
+    vectors = some_vectors(objective.n_parameters, 3)
+    right = Hessian(objective) @ vectors
+
+    def lacking(_):
+        def raises(_):
+            raise RuntimeError("vmap: has no batching rule")
+
+        return raises
+
+    monkeypatch.setattr("landscape.matrices.traced_products.vmap", lacking)
+    torch.testing.assert_close(Hessian(objective) @ vectors, right)
+
+
+@pytest.mark.usefixtures("traced_at_once")
+def test_chunks_of_another_form_that_cannot_be_traced_make_all_products_direct(monkeypatch):
+    of_chunk = TracedProducts.of_chunk
+
+    def of_whole_chunks(self, theta, chunk, index, rows):
+        if chunk.samples < 10:
+            raise RuntimeError("has no such form")
+        return of_chunk(self, theta, chunk, index, rows)
+
+    model, inputs, targets = build("mlp")
+    objective = Objective(
+        model, cross_entropy, (inputs[:15], targets[:15]), chunk_size=10, linearize="counted"
+    )
+    monkeypatch.setattr(TracedProducts, "of_chunk", of_whole_chunks)
+    vectors = some_vectors(objective.n_parameters, 2)
+    matrix = Hessian(objective)
+    with pytest.warns(UserWarning, match="cannot be traced: has no such form"):
+        found = matrix @ vectors
+    assert not matrix.is_traced
+    torch.testing.assert_close(found, dense_hessian(model, inputs[:15], targets[:15]) @ vectors)

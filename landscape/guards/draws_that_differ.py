@@ -1,4 +1,4 @@
-"""Comparisons of derivatives with differences at two draws, both of which a wrong derivative fails."""
+"""Comparisons of derivatives with differences at several draws, all of which a wrong derivative fails."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from collections.abc import Callable
 from landscape.guards.in_float64 import InFloat64
 
 
-def error_of_two_draws(
+def error_of_draws(
     few: InFloat64,
     error_of: Callable[[int], float | None],
     explained: Callable[[Exception], None] = lambda _: None,
+    draws: int = 2,
 ) -> float | None:
-    """The larger of two errors in float64; None unless there are two, or where the model or loss fixes a dtype inside.
+    """The largest error in float64; None unless each draw has one, or where the model or loss fixes a dtype inside.
 
     Args:
         few: the loss of some samples.
         error_of: the seed of a draw -> a relative error; None if derivative and difference agree there.
         explained: called with what `error_of` raises; may raise an error that says more.
+        draws: their number.
     """
     errors = []
-    for seed in range(2):
+    for seed in range(draws):
         try:
             if few.loses_precision:
                 return None
