@@ -20,6 +20,7 @@ MINIATURE = {
     r"^rho = .*": "rho = 0.1",
     r"^strength = .*": "strength = 0.1",
     r"^samples = .*": "samples = 50",
+    r"^trace_max_products = .*": "trace_max_products = 10\nsharpness_steps = 2",
     r"^surface_steps = .*": "surface_steps = 3",
     r"^line_steps = .*": "line_steps = 3",
     r"# Controls[\s\S]*?(?=\[selection\])": "",

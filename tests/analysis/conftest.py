@@ -1,3 +1,6 @@
+import fcntl
+import shutil
+
 import pytest
 
 from analysis.cli import commands
@@ -7,13 +10,29 @@ from tests.analysis.small_study import study, write_study
 from tests.analysis.tiny_study import run_tiny
 
 
+def made_once(tmp_path_factory, name, make):
+    """A folder of this process's own, with what `make` writes into a folder. It is made in one of pytest's workers."""
+    base = tmp_path_factory.getbasetemp()
+    # each worker has a folder in the one that all share
+    shared = (base.parent if base.name.startswith("popen-") else base) / f"{name}-made"
+    with open(f"{shared}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            unfinished = tmp_path_factory.mktemp(name)
+            make(unfinished)
+            unfinished.rename(shared)
+    return shutil.copytree(shared, tmp_path_factory.mktemp(name), dirs_exist_ok=True)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """The folder of the small study, run once in this process."""
-    folder = tmp_path_factory.mktemp("study")
-    path = write_study(folder)
-    assert study(path, folder / "out") == 0
-    return path, folder / "out"
+    """The folder of the small study."""
+
+    def make(folder):
+        assert study(write_study(folder), folder / "out") == 0
+
+    folder = made_once(tmp_path_factory, "study", make)
+    return folder / "small.toml", folder / "out"
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +57,9 @@ def nothing_shown(monkeypatch):
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
     """The folder of the tiny study, run without any mishap."""
-    folder = tmp_path_factory.mktemp("tiny")
-    outcome, _ = run_tiny(folder, folder / "out")
-    assert not outcome.failed
-    return folder / "out"
+
+    def make(folder):
+        outcome, _ = run_tiny(folder, folder / "out")
+        assert not outcome.failed
+
+    return made_once(tmp_path_factory, "tiny", make) / "out"
