@@ -38,6 +38,7 @@ from ncsam.training_checks import (
 from ncsam.training_modes import left_in_evaluation_mode, warn_of_trained_parts
 from ncsam.training_numbers import TrainingNumbers
 from ncsam.training_settings import Settings, settings_of
+from ncsam.unheld_weights import unheld_weights_frozen
 
 METRICS = {
     **EVALUATION_METRICS,
@@ -106,7 +107,7 @@ def fit(
             such as a frozen BatchNorm after `model.train()` and `norm.eval()`, stay in it in all epochs. A network that
             is in evaluation mode as a whole is trained as a whole.
         optimizer: over `method.parameters()`. It must hold a parameter of each network, and of a loss that has
-            trainable ones; others may stay as they are.
+            trainable ones. Others stay as they are and count as frozen: no method perturbs or penalizes them.
         train: inputs of the training set, best on the model's device; other batches are copied there. Its targets are
             not read. A map-style dataset is read batch by batch; `Loaded` says how. A DataLoader gives its workers,
             but the order of the samples follows from the seed.
@@ -248,7 +249,7 @@ def _train(
 ) -> dict[str, float]:
     """Trains for an epoch. Returns what its steps tell, and its seconds."""
     prepared = _prepare(method, optimizer, train, labels, settings.batch_size, seeds)
-    with single_samples_named():
+    with single_samples_named(), unheld_weights_frozen(method, optimizer):
         steps = train_epoch(method, optimizer, train.samples, labels, train.share, settings, seeds)
     return steps | {"seconds": steps["seconds"] + prepared}
 

@@ -25,6 +25,7 @@ from ncsam.optimizer_checks import (
     check_that_it_trains_every_network,
     check_that_it_trains_the_loss,
 )
+from ncsam.unheld_weights import check_that_none_is_perturbed
 
 
 def check_that_it_trains(
@@ -42,6 +43,7 @@ def check_that_it_trains(
         )
     check_that_it_trains_every_network(method, optimizer)
     check_that_it_trains_the_loss(method.loss_fn, optimizer)
+    check_that_none_is_perturbed(method, optimizer)
     check_that_it_can_be_stepped(optimizer, scheduler)
 
 
