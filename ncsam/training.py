@@ -197,10 +197,7 @@ def fit(
         gradients_before = method.gradient_count
         steps = _train(method, optimizer, evaluated[0], labels, settings, seeds)
         ranks.share_buffers([*method.networks(), *method.predictors()])
-        if scheduler is not None:
-            started = now(device)
-            scheduler.step()
-            steps["seconds"] += now(device) - started
+        steps["seconds"] += _step_schedule(scheduler, device)
         row = {
             **_measured(method, evaluated, labels, recorder, seeds),
             "learning_rate": learning_rate,
@@ -252,6 +249,14 @@ def _train(
     with single_samples_named(), unheld_weights_frozen(method, optimizer):
         steps = train_epoch(method, optimizer, train.samples, labels, train.share, settings, seeds)
     return steps | {"seconds": steps["seconds"] + prepared}
+
+
+def _step_schedule(scheduler: LRScheduler | None, device: torch.device) -> float:
+    """Steps the schedule. Returns the seconds that this takes."""
+    started = now(device)
+    if scheduler is not None:
+        scheduler.step()
+    return now(device) - started
 
 
 def _measured(
