@@ -54,6 +54,7 @@ class DivideMix(TwoNetworks):
     """
 
     requires = Requirements(peer=True, mixable_inputs=True, classes=True, one_process=True)
+    equal_peer = "warned of"
     predicts_by_several = True
 
     def __init__(
