@@ -121,7 +121,8 @@ def fit(
         batch_size: on each rank. The last batch of an epoch may be smaller, or larger by one: BatchNorm cannot take a
             single sample, so a last single sample joins the batch before.
         seed: of the order of samples; at least 0.
-        scheduler: of this optimizer, stepped once an epoch; `build_schedule` makes one by name.
+        scheduler: of this optimizer, stepped once an epoch, so that it counts epochs; `build_schedule` makes one by
+            name.
         augmentation: of training images in memory, drawn anew each epoch; a dataset augments by itself.
         mixup_alpha: mixes each batch, see `mixup`; the loss must take class probabilities.
         redraw: `"never"`: training sees `labels.observed` in every epoch. `"step"`: in each step the labels of the
@@ -164,7 +165,7 @@ def fit(
         samples, held_out_samples = (
             as_samples(name, data, batch_size) for name, data in (("train", train), ("held_out", held_out))
         )
-        check_that_it_trains(method, optimizer, scheduler)
+        check_that_it_trains(method, optimizer, scheduler, epochs)
         check_settings(samples, labels, numbers.alignment_batches, redraw, augmentation)
         labels = labels.to(device)
         classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixup_alpha is not None)

@@ -23,7 +23,7 @@ def by_function(function):
 
 def one_cycle(**options):
     return lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 0.1, total_steps=LENGTH + 1, **options
+        optimizer, 0.1, total_steps=LENGTH, **options
     )
 
 
