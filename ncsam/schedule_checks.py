@@ -50,10 +50,15 @@ def check_that_it_counts_epochs(scheduler: LRScheduler | None, epochs: int) -> N
         elif isinstance(part, CyclicLR) and part.total_size > epochs + done:
             raise ValueError(
                 f"scheduler: a cycle of {kind} has {part.total_size:g} steps, and fit steps it once in each of "
-                f"{epochs} epochs; give step_size_up and step_size_down in epochs, or step it by batches in a loop of your own"
+                f"{epochs} epochs; give step_size_up and step_size_down in epochs, or step it by batches in a loop of "
+                "your own"
             )
-        else:
-            _warn_of_a_part_that_is_cut(part, epochs + done)
+    for told in _told(scheduler, epochs + done):
+        warnings.warn(
+            f"scheduler: {told}, and fit steps it once in each of {epochs} epochs, so that it does not come to its "
+            "end; give steps in epochs if it counts batches",
+            stacklevel=4,
+        )
 
 
 def _parts(scheduler: LRScheduler, epochs: int) -> Iterator[tuple[LRScheduler, int]]:
@@ -62,24 +67,25 @@ def _parts(scheduler: LRScheduler, epochs: int) -> Iterator[tuple[LRScheduler, i
     if parts is None:
         yield scheduler, epochs
         return
-    ends = [*getattr(scheduler, "_milestones", ()), epochs]
     in_turn = isinstance(scheduler, SequentialLR)
+    ends = [0, *_milestones(scheduler), epochs]
     for number, part in enumerate(parts):
-        begin = ends[number - 1] if in_turn and number else 0
-        yield from _parts(part, max(ends[number] - begin, 0) if in_turn else epochs)
-    if in_turn and ends[-2] >= epochs:
-        _warn("SequentialLR", f"begins its last part after {ends[-2]} steps", epochs, "milestones")
+        begin, end = ends[number : number + 2] if in_turn else (0, epochs)
+        yield from _parts(part, max(end - begin, 0))
 
 
-def _warn_of_a_part_that_is_cut(part: LRScheduler, epochs: int) -> None:
+def _told(scheduler: LRScheduler, epochs: int) -> Iterator[str]:
+    """What of a scheduler is beyond the epochs."""
+    if any(milestone >= epochs for milestone in _milestones(scheduler)):
+        yield f"{type(scheduler).__name__} begins its last part after {_milestones(scheduler)[-1]} steps"
+    for part in getattr(scheduler, "_schedulers", ()):
+        yield from _told(part, epochs)
     for kind, name in HORIZONS.items():
-        if isinstance(part, kind) and getattr(part, name) > epochs:
-            _warn(type(part).__name__, f"has {name}={getattr(part, name)}", epochs, name)
+        if isinstance(scheduler, kind) and getattr(scheduler, name) > epochs:
+            yield f"{type(scheduler).__name__} has {name}={getattr(scheduler, name)}"
 
 
-def _warn(kind: str, what: str, epochs: int, name: str) -> None:
-    warnings.warn(
-        f"scheduler: {kind} {what}, and fit steps it once in each of {epochs} epochs, so that it does not come to its "
-        f"end; give {name} in epochs if it counts batches",
-        stacklevel=4,
-    )
+def _milestones(scheduler: LRScheduler) -> list[int]:
+    """The steps after which the parts of SequentialLR follow each other; none for other kinds."""
+    found: list[int] = getattr(scheduler, "_milestones", [])
+    return found

@@ -101,6 +101,10 @@ class DivideMix(TwoNetworks):
             self.chances.append(chances_of_small(losses, train.seed).to(losses.device))
             self.gradient_count += train.gradients_of_a_pass
 
+    def known_samples(self) -> int | None:
+        """The size of the training set, once it is divided."""
+        return len(self.chances[0]) if self.chances else None
+
     def weight_now(self) -> float:
         """lambda in this epoch: it grows linearly after the warm-up."""
         done = self.known_progress() - self.epoch_share - self.warmup
