@@ -116,8 +116,8 @@ def detect(
 
     Args:
         evidence: a history or its dynamics, measures, or None.
-        labels: int64 (n,), the observed ones, or `NoisyLabels`, whose observed labels are taken. In the confident joint,
-            samples that have no label there have no score.
+        labels: int64 (n,), the observed ones, or `NoisyLabels`, whose observed labels are taken. In the confident
+            joint, samples that have no label there have no score.
         probabilities: (n, classes), from networks that were not trained on the sample.
         measures: further measures, name -> scores (n,).
         ids: (n,), numbers or names of the samples; their positions if not given.
