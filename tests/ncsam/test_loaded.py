@@ -203,9 +203,8 @@ def test_data_that_cannot_be_trained_on_are_refused_with_the_remedy(data, error,
 
 
 def test_a_dataset_that_drops_samples_in_the_training_is_refused():
-    method, optimizer = prepare("plain")
     with pytest.raises(ValueError, match=r"^data: had 81 samples and has 80 now; keep the samples"):
-        fit(method, optimizer, Shrinking(), LABELS, Pairs(), epochs=3, batch_size=16, seed=0)
+        train(Shrinking(), kind="plain")
 
 
 def test_images_of_unequal_sizes_are_trained_on_where_the_loader_says_how_they_are_joined():
