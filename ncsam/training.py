@@ -23,6 +23,7 @@ from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evalua
 from ncsam.hidden_state import HiddenState
 from ncsam.history import History
 from ncsam.label_noise import NoisyLabels
+from ncsam.methods.known_losses import is_sum
 from ncsam.methods.method import Method
 from ncsam.methods.training_set import TrainingSet
 from ncsam.probes import Probe
@@ -308,7 +309,11 @@ def _history(
 ) -> History:
     described = METRICS | {name: text for probe in probes for name, text in probe.metrics.items()}
     for name in LOSS_METRICS:
-        described[name] = (unit_of_loss(method), described[name][1])
+        text = described[name][1]
+        described[name] = (
+            unit_of_loss(method),
+            text.replace("mean", "sum over the samples of the", 1) if is_sum(method.loss_fn) else text,
+        )
     # a checkpoint of an earlier version lacks the metrics that are newer
     metrics = {
         name: np.array([row.get(name, float("nan")) for row in rows], dtype=np.float64) for name in described

@@ -205,6 +205,19 @@ def test_noisy_labels_print_the_rate_that_they_have():
     assert "0 of 12 labels are wrong" in repr(human_labels(TARGETS, TARGETS))
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ((TARGETS.numpy(), TARGETS), TypeError, "^clean: must be a tensor"),
+        ((TARGETS.float(), TARGETS), ValueError, "^clean: must be int64"),
+        ((TARGETS % 2, TARGETS), ValueError, "^observed: .* if there are more classes, give num_classes=3$"),
+    ],
+)
+def test_labels_of_people_are_refused_by_the_name_of_their_argument(given, error, words):
+    with pytest.raises(error, match=words):
+        human_labels(*given)
+
+
 WITHOUT_SETTINGS = {
     "plain": lambda: Plain(network(), cross_entropy),
     "jacobian-penalty": lambda: JacobianPenalty(network(), cross_entropy, seed=0, strength=1.0),

@@ -1,5 +1,6 @@
 """A resumed training is the unbroken one: the schedule, the number of epochs and the networks must be the same."""
 
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -163,3 +164,54 @@ def test_the_tensor_of_another_shape_is_named(tmp_path):
     train(tmp_path / "training.pt", make=wide(8))
     with pytest.raises(ValueError, match=r"1\.weight was of shape \(8, 16\) and is of \(9, 16\); build them"):
         train(tmp_path / "training.pt", make=wide(9))
+
+
+def test_weights_that_a_callback_adds_to_the_optimizer_are_told_where_a_checkpoint_is_written(tmp_path):
+    told = {}
+    for checkpoint in (None, tmp_path / "training.pt"):
+        grow = []
+
+        def make(weights, lr, grow=grow):
+            optimizer = torch.optim.SGD(weights[2:], lr=lr)
+            grow.append(lambda: optimizer.add_param_group({"params": weights[:2]}))
+            return optimizer
+
+        def on_epoch(epoch, *_, grow=grow):
+            if epoch == 1:
+                grow[0]()
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train(checkpoint, epochs=2, optimizer=lambda w, lr: make(list(w), lr), on_epoch=on_epoch)
+        told[checkpoint is None] = [str(each.message) for each in caught]
+    assert told[True] == []
+    assert len(told[False]) == 1
+    assert told[False][0].startswith("checkpoint: the optimizer holds other weights than at the beginning")
+
+
+def test_weights_that_a_callback_thaws_are_resumed(tmp_path):
+    """As the warning says."""
+
+    def training(checkpoint, killed_after=None):
+        model = []
+
+        def make(network):
+            network[1].requires_grad_(False)
+            model.append(network)
+            return Plain(network, nn.CrossEntropyLoss())
+
+        def on_epoch(epoch, *_):
+            if epoch >= 1:
+                model[0][1].requires_grad_(True)
+            if epoch == killed_after:
+                raise Killed
+
+        options = {"epochs": 3, "make": make, "steps": {"lr": 0.1, "momentum": 0.9}, "on_epoch": on_epoch}
+        if killed_after is None:
+            return train(checkpoint, **options).metrics["train_loss"].tolist()
+        with pytest.raises(Killed):
+            train(checkpoint, **options)
+        return None
+
+    training(tmp_path / "training.pt", killed_after=2)
+    assert training(tmp_path / "training.pt") == training(None)

@@ -172,6 +172,17 @@ class TestDivideMix:
         # two forward passes over 64 samples, in gradients of 16
         assert method.gradient_count == pytest.approx(2 * 4 / 3)
 
+    def test_the_other_network_guesses_in_evaluation_mode(self):
+        both = [network(batch_norm=True, seed=seed) for seed in (0, 1)]
+        method = at(DivideMix(both[0], loss_fn, peer=both[1], seed=0, warmup=0.1), 0.5)
+        method.chances = [torch.rand(16).double()] * 2
+        seen = [[], []]
+        for each, modes in zip(both, seen, strict=True):
+            each[1].register_forward_hook(lambda *call, modes=modes: modes.append(call[0].training))
+        method.backward(*batch(), torch.arange(16))
+        # its own guesses and its step, and the guesses for the other one
+        assert seen == [[True, True, False], [False, True, True]]
+
     @pytest.mark.parametrize("kept", [0.0, 1.0])
     def test_a_batch_of_one_sort_has_a_gradient(self, kept):
         method = at(DivideMix(network(), loss_fn, peer=network(seed=1), seed=0, warmup=0.1), 0.5)
