@@ -155,8 +155,8 @@ def warn_of_new_weights(begun: Settings, method: Method, optimizer: torch.optim.
     if begun["optimizer.weights"] != _of_weights(method, optimizer)["optimizer.weights"]:
         warnings.warn(
             "checkpoint: the optimizer holds other weights than at the beginning, as after add_param_group in "
-            "on_epoch, so that this training cannot be resumed; give the optimizer all groups at the beginning, freeze those of "
-            "later epochs by requires_grad_(False), and let on_epoch thaw them from its epoch on",
+            "on_epoch, so that this training cannot be resumed; give the optimizer all groups at the beginning, freeze "
+            "those of later epochs by requires_grad_(False), and let on_epoch thaw them from its epoch on",
             stacklevel=4,
         )
 

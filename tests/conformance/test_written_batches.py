@@ -1,6 +1,5 @@
 """Models and losses that change the batch they get: each pass sees the batch as the caller gave it."""
 
-
 import pytest
 import torch
 from torch import nn
