@@ -21,7 +21,7 @@ from ncsam.methods.method import Method
 from ncsam.optimizer_checks import check_that_the_state_fits
 from ncsam.ranks import Ranks
 from ncsam.seal import is_sealed, seal
-from ncsam.training_settings import Settings, check_same_settings
+from ncsam.training_settings import Settings, check_same_settings, warn_of_new_weights
 from ncsam.whole_file import written_whole
 
 
@@ -64,6 +64,7 @@ def save_checkpoint(
         CheckpointError: a part of the first state could not be read again.
     """
     method, scheduler = trained.method, trained.scheduler
+    warn_of_new_weights(settings, method, trained.optimizer)
     if not method.follows_progress:
         settings = {name: value for name, value in settings.items() if name != "epochs"}
     first, *others = ranks.gathered(_state_of_rank(trained, settings))

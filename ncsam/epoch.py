@@ -169,7 +169,7 @@ def optimizer_step(method: Method, optimizer: torch.optim.Optimizer, max_gradien
         for network in method.networks():
             # torch's own clipping makes zero of a gradient whose squares float32 cannot hold
             stepped = [
-                weight.grad
+                _numbers_of_gradient(weight)
                 for weight in network.parameters()
                 if id(weight) in held and weight.grad is not None
             ]
@@ -180,6 +180,16 @@ def optimizer_step(method: Method, optimizer: torch.optim.Optimizer, max_gradien
     else:
         scaler.step(optimizer)
         scaler.update()
+
+
+def _numbers_of_gradient(weight: nn.Parameter) -> Tensor:
+    """The numbers in `.grad`, which shares their memory; of a sparse one, those that are not zero."""
+    assert weight.grad is not None
+    if not weight.grad.is_sparse:
+        return weight.grad
+    # a row that was added twice must be one row, or the norm would be another
+    weight.grad = weight.grad.coalesce()
+    return weight.grad.values()
 
 
 def now(device: torch.device) -> float:

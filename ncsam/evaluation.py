@@ -28,6 +28,7 @@ from ncsam.methods.training_loss import remembers_samples
 from ncsam.plain_numbers import with_plain_numbers
 from ncsam.random_state import borrowed_generators
 from ncsam.ranks import Share
+from ncsam.training_modes import in_evaluation_mode
 
 EVALUATION_METRICS = {
     "train_loss": (
@@ -92,19 +93,14 @@ def _mean_over_predictors(
 
 
 def _outputs_of(model: nn.Module, batches: Iterable[Batch], autocast_dtype: torch.dtype | None) -> Tensor:
-    modes = [(module, module.training) for module in model.modules()]
     parameter = next(model.parameters(), None)
     device = None if parameter is None else parameter.device
-    model.eval()
-    try:
+    with in_evaluation_mode(model):
         outputs = []
         for batch in batches:
             inputs = batch if device is None else moved(batch, device)
             with torch.autocast(device.type, autocast_dtype) if device and autocast_dtype else nullcontext():
                 outputs.append(_scores_of(model, inputs))
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return torch.cat(outputs).float() if autocast_dtype else torch.cat(outputs)
 
 

@@ -171,7 +171,8 @@ class EarlyLearningRegularization(MeanOverLabels):
     """ELR, cross-entropy + lambda log(1 - <p, t>), with t the remembered predictions (Liu et al. 2020).
 
     Source: arXiv:2007.00151, Eq. 6 and 9. `remember` moves each sample's t <- beta t + (1 - beta) p once a step, at the
-    unperturbed weights, so that sharpness-aware methods may use the loss too.
+    unperturbed weights, so that sharpness-aware methods may use the loss too. If a batch holds a sample twice, one of
+    its two predictions moves t.
 
     Args:
         samples: size of the training set.
@@ -191,6 +192,8 @@ class EarlyLearningRegularization(MeanOverLabels):
         self.strength = strength
         self.momentum = momentum
         self.register_buffer("targets", torch.zeros(samples, classes))
+
+    known_samples = property(lambda self: len(self.targets), doc="Size of the training set.")
 
     @torch.no_grad()
     def remember(self, outputs: Tensor, indices: Tensor) -> None:
@@ -215,7 +218,8 @@ class StochasticLabelNoise(MeanOverLabels):
 
     ICLR 2021, "Noise against noise: stochastic label noise helps combat inherent label noise". z is drawn anew once
     a step, for each sample and class, so that a sharpness-aware method sees the same noisy labels at w and at
-    w + perturbation. The paper's moving average of the weights and its label correction are not part of the loss.
+    w + perturbation. A sample that a batch holds twice has one z there. The paper's moving average of the weights and
+    its label correction are not part of the loss.
 
     Args:
         samples: size of the training set.
@@ -238,6 +242,8 @@ class StochasticLabelNoise(MeanOverLabels):
         self.draws = 0
         self.rank = 0
         self.register_buffer("noise", torch.zeros(samples, classes))
+
+    known_samples = property(lambda self: len(self.noise), doc="Size of the training set.")
 
     def draw_as_rank(self, rank: int) -> None:
         """Draws as the process of this number from now on; without it as process 0."""

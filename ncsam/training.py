@@ -23,6 +23,7 @@ from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evalua
 from ncsam.hidden_state import HiddenState
 from ncsam.history import History
 from ncsam.label_noise import NoisyLabels
+from ncsam.methods.known_losses import is_sum
 from ncsam.methods.method import Method
 from ncsam.methods.training_set import TrainingSet
 from ncsam.probes import Probe
@@ -38,6 +39,7 @@ from ncsam.training_checks import (
 from ncsam.training_modes import left_in_evaluation_mode, warn_of_trained_parts
 from ncsam.training_numbers import TrainingNumbers
 from ncsam.training_settings import Settings, settings_of
+from ncsam.unheld_weights import unheld_weights_frozen
 
 METRICS = {
     **EVALUATION_METRICS,
@@ -106,7 +108,7 @@ def fit(
             such as a frozen BatchNorm after `model.train()` and `norm.eval()`, stay in it in all epochs. A network that
             is in evaluation mode as a whole is trained as a whole.
         optimizer: over `method.parameters()`. It must hold a parameter of each network, and of a loss that has
-            trainable ones; others may stay as they are.
+            trainable ones. Others stay as they are and count as frozen: no method perturbs or penalizes them.
         train: inputs of the training set, best on the model's device; other batches are copied there. Its targets are
             not read. A map-style dataset is read batch by batch; `Loaded` says how. A DataLoader gives its workers,
             but the order of the samples follows from the seed.
@@ -120,7 +122,8 @@ def fit(
         batch_size: on each rank. The last batch of an epoch may be smaller, or larger by one: BatchNorm cannot take a
             single sample, so a last single sample joins the batch before.
         seed: of the order of samples; at least 0.
-        scheduler: of this optimizer, stepped once an epoch; `build_schedule` makes one by name.
+        scheduler: of this optimizer, stepped once an epoch, so that it counts epochs; `build_schedule` makes one by
+            name.
         augmentation: of training images in memory, drawn anew each epoch; a dataset augments by itself.
         mixup_alpha: mixes each batch, see `mixup`; the loss must take class probabilities.
         redraw: `"never"`: training sees `labels.observed` in every epoch. `"step"`: in each step the labels of the
@@ -163,7 +166,7 @@ def fit(
         samples, held_out_samples = (
             as_samples(name, data, batch_size) for name, data in (("train", train), ("held_out", held_out))
         )
-        check_that_it_trains(method, optimizer, scheduler)
+        check_that_it_trains(method, optimizer, scheduler, epochs)
         check_settings(samples, labels, numbers.alignment_batches, redraw, augmentation)
         labels = labels.to(device)
         classes = checked_classes(method, samples, labels, held_out_samples, mixes=mixup_alpha is not None)
@@ -196,10 +199,7 @@ def fit(
         gradients_before = method.gradient_count
         steps = _train(method, optimizer, evaluated[0], labels, settings, seeds)
         ranks.share_buffers([*method.networks(), *method.predictors()])
-        if scheduler is not None:
-            started = now(device)
-            scheduler.step()
-            steps["seconds"] += now(device) - started
+        steps["seconds"] += _step_schedule(scheduler, device)
         row = {
             **_measured(method, evaluated, labels, recorder, seeds),
             "learning_rate": learning_rate,
@@ -248,9 +248,17 @@ def _train(
 ) -> dict[str, float]:
     """Trains for an epoch. Returns what its steps tell, and its seconds."""
     prepared = _prepare(method, optimizer, train, labels, settings.batch_size, seeds)
-    with single_samples_named():
+    with single_samples_named(), unheld_weights_frozen(method, optimizer):
         steps = train_epoch(method, optimizer, train.samples, labels, train.share, settings, seeds)
     return steps | {"seconds": steps["seconds"] + prepared}
+
+
+def _step_schedule(scheduler: LRScheduler | None, device: torch.device) -> float:
+    """Steps the schedule. Returns the seconds that this takes."""
+    started = now(device)
+    if scheduler is not None:
+        scheduler.step()
+    return now(device) - started
 
 
 def _measured(
@@ -301,7 +309,11 @@ def _history(
 ) -> History:
     described = METRICS | {name: text for probe in probes for name, text in probe.metrics.items()}
     for name in LOSS_METRICS:
-        described[name] = (unit_of_loss(method), described[name][1])
+        text = described[name][1]
+        described[name] = (
+            unit_of_loss(method),
+            text.replace("mean", "sum over the samples of the", 1) if is_sum(method.loss_fn) else text,
+        )
     # a checkpoint of an earlier version lacks the metrics that are newer
     metrics = {
         name: np.array([row.get(name, float("nan")) for row in rows], dtype=np.float64) for name in described

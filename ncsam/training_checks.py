@@ -25,12 +25,16 @@ from ncsam.optimizer_checks import (
     check_that_it_trains_every_network,
     check_that_it_trains_the_loss,
 )
+from ncsam.schedule_checks import check_that_it_counts_epochs
+from ncsam.unheld_weights import check_that_none_is_perturbed
 
 
 def check_that_it_trains(
-    method: Method, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None
+    method: Method, optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None, epochs: int
 ) -> None:
     """Raises ValueError for a sharded model, and for an optimizer that misses a network or the loss or is not stepped.
+
+    So it does for a scheduler of another optimizer, and for one that counts batches.
 
     Raises TypeError if the object is no optimizer.
     """
@@ -42,7 +46,9 @@ def check_that_it_trains(
         )
     check_that_it_trains_every_network(method, optimizer)
     check_that_it_trains_the_loss(method.loss_fn, optimizer)
+    check_that_none_is_perturbed(method, optimizer)
     check_that_it_can_be_stepped(optimizer, scheduler)
+    check_that_it_counts_epochs(scheduler, epochs)
 
 
 def check_settings(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -48,6 +49,18 @@ def set_modes(networks: Iterable[nn.Module], resting: Iterable[nn.Module]) -> No
     for module in resting:
         # its parts have modes of their own
         module.training = False
+
+
+@contextmanager
+def in_evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """A block in which a network is in evaluation mode; each of its modules has its former mode afterward."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def without_wrapper(network: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -147,6 +148,17 @@ def _of_weights(method: Method, optimizer: torch.optim.Optimizer) -> Settings:
     held = [[places.get(id(weight), -1) for weight in group["params"]] for group in optimizer.param_groups]
     digest = hashlib.sha256(repr(held).encode()).hexdigest()[:8]
     return {"optimizer.weights": f"{sum(map(len, held))} of {len(places)} ({digest})"}
+
+
+def warn_of_new_weights(begun: Settings, method: Method, optimizer: torch.optim.Optimizer) -> None:
+    """Warns where the optimizer holds other weights than at the beginning, which a resumed training would not know."""
+    if begun["optimizer.weights"] != _of_weights(method, optimizer)["optimizer.weights"]:
+        warnings.warn(
+            "checkpoint: the optimizer holds other weights than at the beginning, as after add_param_group in "
+            "on_epoch, so that this training cannot be resumed; give the optimizer all groups at the beginning, freeze "
+            "those of later epochs by requires_grad_(False), and let on_epoch thaw them from its epoch on",
+            stacklevel=4,
+        )
 
 
 def _of_schedule(state: Mapping[str, Any], owner: str = "scheduler") -> Settings:

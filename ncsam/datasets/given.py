@@ -20,9 +20,11 @@ def as_samples(name: str, data: Any, batch_size: int) -> Samples:
 
     Raises:
         TypeError: data of another type.
-        ValueError: a DataLoader that sets the order or the batch size.
+        ValueError: no samples, or a DataLoader that sets the order or the batch size.
     """
     if isinstance(data, Split | Loaded):
+        if not len(data):
+            raise ValueError(f"{name}: holds no samples")
         return data
     is_loader = isinstance(data, DataLoader)
     is_dataset = hasattr(data, "__getitem__") and not isinstance(data, NO_DATASETS)

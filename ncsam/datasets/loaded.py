@@ -81,14 +81,14 @@ class Loaded:
         for dataset in (data, evaluated):
             if dataset is not None:
                 _check_that_it_is_numbered(dataset)
-        self._training = data
+        self._training, self._samples = data, len(data)
         self._evaluated = data if evaluated is None else evaluated
         self.evaluation_batch = batch_size
         if len(self._evaluated) != len(self):
             raise ValueError(f"evaluated: {len(self._evaluated)} samples, but {len(self)} to train on")
 
     def __len__(self) -> int:
-        return len(self._training)
+        return self._samples
 
     def batches(
         self, pieces: Sequence[Tensor], augment: Callable[[Tensor], Tensor] | None = None, *, seed: int | None
@@ -136,6 +136,11 @@ class Loaded:
 
     def _read(self, pieces: Sequence[Tensor], seed: int | None) -> Iterator[Any]:
         dataset = self._evaluated if seed is None else self._training
+        if len(dataset) != len(self):
+            raise ValueError(
+                f"data: had {len(self)} samples and has {len(dataset)} now; keep the samples, which the labels belong "
+                "to, and start another training for others"
+            )
         loader = DataLoader(
             _WithOwnDraws(dataset, seed or 0),
             batch_sampler=[piece.tolist() for piece in pieces],
@@ -207,6 +212,7 @@ def _joined(items: list[Any]) -> Any:
     """The items as one batch.
 
     Raises:
+        TypeError: they are no tensors, arrays or numbers, such as images of PIL.
         ValueError: their tensors have unequal shapes.
     """
     if all(isinstance(item, tuple) and len(item) == 1 for item in items):
@@ -220,7 +226,15 @@ def _joined(items: list[Any]) -> Any:
             f"data: the samples of a batch have unequal shapes, such as {first} and {second}; crop or resize them in "
             "the dataset's transform, or give a DataLoader with a collate_fn that joins them"
         )
-    return default_collate(items)
+    try:
+        return default_collate(items)
+    except TypeError as error:
+        if "default_collate" not in str(error):
+            raise
+        raise TypeError(
+            "data: the samples of a batch cannot be joined; make tensors of them in the dataset's transform, of images "
+            f"by torchvision.transforms.ToTensor(), or give a DataLoader with a collate_fn: {error}"
+        ) from error
 
 
 def _check_that_none_is_missing(batch: Any, samples: int) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ncsam.options import check_is_tensor
+
 
 @dataclass(frozen=True)
 class ConfidentJoint:
@@ -35,10 +37,11 @@ def confident_joint(probabilities: Tensor, labels: Tensor) -> ConfidentJoint:
 
     Args:
         probabilities: (n, classes), of networks that were not trained on the sample.
-        labels: int64 (n,), the observed ones.
+        labels: int64 (n,), the observed ones, each a class.
 
     Raises:
-        ValueError: the rows are no probabilities, or of other samples.
+        TypeError: the labels are no tensor.
+        ValueError: the labels are no classes, or the rows are no probabilities, or of other samples.
         ImportError: cleanlab is missing.
     """
     _check(probabilities, labels)
@@ -59,10 +62,28 @@ def confident_joint(probabilities: Tensor, labels: Tensor) -> ConfidentJoint:
     )
 
 
+def check_labels(labels: Tensor) -> None:
+    """Raises TypeError or ValueError for labels that are not whole numbers (n,)."""
+    check_is_tensor("labels", labels, "of classes, int64 (n,)")
+    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or len(labels) == 0:
+        remedy = "labels.flatten()" if labels[:1].numel() == 1 and labels.ndim > 1 else "labels.long()"
+        raise ValueError(
+            f"labels: must be classes, int64 (n,), of at least one sample, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}; give {remedy}"
+        )
+
+
 def _check(probabilities: Tensor, labels: Tensor) -> None:
+    check_labels(labels)
     if probabilities.ndim != 2 or len(probabilities) != len(labels):
         raise ValueError(
             f"probabilities: must be ({len(labels)}, classes), a row for each label, got {tuple(probabilities.shape)}"
+        )
+    outside = labels[(labels < 0) | (labels >= probabilities.shape[1])]
+    if len(outside):
+        raise ValueError(
+            f"labels: {int(outside[0])} is none of the {probabilities.shape[1]} classes of the probabilities; leave "
+            "samples without a label out, such as probabilities[labels >= 0] and labels[labels >= 0]"
         )
     rows = probabilities.detach().double()
     # also false for NaN

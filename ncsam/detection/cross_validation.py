@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ncsam.datasets import Split
 from ncsam.detection.fingerprint import training_fingerprint
 from ncsam.evaluation import predicted_by
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.method import Method
+from ncsam.methods.training_loss import remembers_samples
 from ncsam.plain_numbers import with_plain_numbers
 from ncsam.random_state import generator_from
 from ncsam.training import fit
@@ -49,7 +51,8 @@ def cross_validated_probabilities(
     Args:
         train: inputs of the training set.
         labels: labels; the networks are trained on the observed ones.
-        build: makes the network of a fold. The seeds of folds may be equal or not.
+        build: makes the method of a fold. Its networks and its optimizer must be new ones for each fold, or a network
+            would be tested on samples that it was trained on before. Their seeds may be equal or not.
         epochs, batch_size, seed: of each training, as for `fit`.
         folds: number of folds.
         checkpoints: folder for the states of the trainings.
@@ -59,18 +62,22 @@ def cross_validated_probabilities(
         float32 (n, classes), on the CPU.
 
     Raises:
-        ValueError: fewer than two folds, or more than samples; checkpoints of other trainings.
+        ValueError: fewer than two folds, or more than samples; checkpoints of other trainings; trained weights, an
+            optimizer or a loss with a memory of samples that an earlier fold had too.
         DivergedError: a training diverged.
     """
     if not 2 <= folds <= len(train):
         raise ValueError(f"folds: must be from 2 to the {len(train)} samples, got {folds}")
     of_sample = folds_of(labels.observed, folds, seed)
     parts: list[tuple[Tensor, Tensor]] = []
+    # weak, so that the networks of earlier folds need no memory
+    earlier = WeakIdKeyDictionary()
     for fold in range(folds):
         inside = torch.nonzero(of_sample == fold).flatten().to(train.pixels.device)
         others = torch.nonzero(of_sample != fold).flatten().to(train.pixels.device)
         held_out = Split(train.pixels[inside], labels.observed[inside], train.mean, train.std)
         method, optimizer = build(fold)
+        _check_that_all_is_new(method, optimizer, fold, earlier)
         fingerprint = training_fingerprint(
             method, optimizer, train, labels.observed, of_sample, fold, seed, batch_size, epochs
         )
@@ -98,6 +105,27 @@ def cross_validated_probabilities(
     for inside, chances in parts:
         found[inside] = chances
     return found
+
+
+def _check_that_all_is_new(
+    method: Method, optimizer: torch.optim.Optimizer, fold: int, earlier: WeakIdKeyDictionary
+) -> None:
+    """Raises ValueError for what an earlier fold trained, and notes what this one trains.
+
+    Frozen weights may be shared.
+    """
+    trained: list[object] = [weight for weight in method.parameters() if weight.requires_grad]
+    own = [*trained, optimizer, *([method.loss_fn] if remembers_samples(method.loss_fn) else [])]
+    for part in own:
+        if part in earlier:
+            kind = "weights" if isinstance(part, Tensor) else type(part).__name__
+            raise ValueError(
+                f"build: fold {fold} has the {kind} of an earlier fold, which learned the labels that this fold is to "
+                "predict; make a new network, method, loss and optimizer in each call, and copy a pretrained network "
+                "by copy.deepcopy before it is trained"
+            )
+    for part in own:
+        earlier[part] = fold
 
 
 def folds_of(labels: Tensor, folds: int, seed: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ncsam.detection.confident_joint import confident_joint
+from ncsam.detection.confident_joint import check_labels, confident_joint
 from ncsam.detection.criteria import (
     EARLY_SHARE,
     area_under_margin,
@@ -116,7 +116,8 @@ def detect(
 
     Args:
         evidence: a history or its dynamics, measures, or None.
-        labels: int64 (n,), the observed ones, or `NoisyLabels`, whose observed labels are taken.
+        labels: int64 (n,), the observed ones, or `NoisyLabels`, whose observed labels are taken. In the confident
+            joint, samples that have no label there have no score.
         probabilities: (n, classes), from networks that were not trained on the sample.
         measures: further measures, name -> scores (n,).
         ids: (n,), numbers or names of the samples; their positions if not given.
@@ -125,10 +126,12 @@ def detect(
     Raises:
         TypeError: evidence of another type.
         ValueError: no evidence, a history without dynamics or of a training that diverged, a name given twice, or sizes
-            that do not match.
+            that do not match, or labels that are no classes.
         ImportError: `probabilities` without cleanlab.
     """
-    given = (labels.observed if isinstance(labels, NoisyLabels) else labels).detach().cpu().long()
+    observed = labels.observed if isinstance(labels, NoisyLabels) else labels
+    check_labels(observed)
+    given = observed.detach().cpu().long()
     dynamics, named = _taken_apart(evidence)
     if twice := sorted(named.keys() & (measures or {}).keys()):
         raise ValueError(f"measures: {twice[0]!r} is among the evidence too; choose another name")
@@ -143,7 +146,8 @@ def detect(
             ranked("early-learning", early_learning_disagreement(dynamics, given, early_share=early_share)),
         ]
     if probabilities is not None:
-        rankings.append(ranked("confident-joint", confident_joint(probabilities, given).scores))
+        counted = labels.is_label(given) if isinstance(labels, NoisyLabels) else torch.ones_like(given).bool()
+        rankings.append(ranked("confident-joint", _joint_scores(probabilities.cpu(), given, counted)))
     for name, scores in named.items():
         if name in [ranking.criterion for ranking in rankings]:
             raise ValueError(f"measures: {name!r} is the name of another criterion; choose another name")
@@ -180,6 +184,14 @@ def _taken_apart(evidence: object) -> tuple[TrainingDynamics | None, dict[str, A
     raise TypeError(
         f"evidence: must be a History, TrainingDynamics, measures by name or None, got {type(evidence).__name__}"
     )
+
+
+def _joint_scores(probabilities: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+    """The scores by the confident joint, float64 (n,); NaN for samples without a label, which count in no class."""
+    _check_count("probabilities", len(probabilities), labels)
+    scores = torch.full((len(labels),), torch.nan, dtype=torch.float64, device="cpu")
+    scores[counted] = confident_joint(probabilities[counted], labels[counted]).scores
+    return scores
 
 
 def _check_count(field: str, samples: int, labels: Tensor) -> None:

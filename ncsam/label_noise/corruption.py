@@ -216,9 +216,12 @@ def human_labels(
         TypeError: the labels are no tensor.
         ValueError: the labels do not fit each other, or lie outside the classes.
     """
-    return corrupt_labels(
-        clean, kind="human", observed=observed, seed=0, num_classes=num_classes, ignore_index=ignore_index
-    )
+    try:
+        return corrupt_labels(
+            clean, kind="human", observed=observed, seed=0, num_classes=num_classes, ignore_index=ignore_index
+        )
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("targets", "clean")) from None
 
 
 def _check_rate(kind: str, chosen: NoiseKind, rate: float | None) -> None:
@@ -287,7 +290,12 @@ def _check_that_every_class_is_there(targets: Tensor, classes: int) -> None:
 
 def _check_labels(name: str, labels: Tensor, classes: int) -> None:
     if labels.min() < 0 or labels.max() >= classes:
+        more = (
+            f"; if there are more classes, give num_classes={int(labels.max()) + 1}"
+            if labels.min() >= 0
+            else ""
+        )
         raise ValueError(
             f"{name}: labels must lie in 0..{classes - 1}, got {int(labels.min())}..{int(labels.max())}; if one of "
-            "these marks places without a label, give it as ignore_index"
+            f"these marks places without a label, give it as ignore_index{more}"
         )

@@ -76,7 +76,7 @@ class NoisyLabels:
     @property
     def has_both(self) -> Tensor:
         """bool, of the labels' shape: whether there are both labels."""
-        return self._is_label(self.observed) & self._is_label(self.clean)
+        return self.is_label(self.observed) & self.is_label(self.clean)
 
     @property
     def is_wrong(self) -> Tensor:
@@ -88,7 +88,8 @@ class NoisyLabels:
         """Share of wrong labels where there are both labels; NaN if there are none."""
         return self.is_wrong[self.has_both].double().mean().item()
 
-    def _is_label(self, labels: Tensor) -> Tensor:
+    def is_label(self, labels: Tensor) -> Tensor:
+        """bool, of the shape of `labels`: whether each is one of the classes."""
         return (labels >= 0) & (labels < len(self.transition))
 
     def take(self, indices: Tensor | Sequence[int]) -> NoisyLabels:
@@ -131,7 +132,7 @@ class NoisyLabels:
         if self.probabilities is not None:
             return choose_by_ends(self._ends[indices], generator)
         clean, drawn = self.clean[indices], self.observed[indices].clone()
-        is_label = self._is_label(clean)
+        is_label = self.is_label(clean)
         drawn[is_label] = choose_by_ends(self._ends[clean[is_label]], generator)
         return drawn
 

@@ -90,10 +90,13 @@ def _scaled(transition: Tensor, clean: Tensor, rate: float) -> Tensor:
     wrong = transition.clone().fill_diagonal_(0)
     mistaken = wrong.sum(1)
     share = mistaken[clean].mean().item()
-    most = share / mistaken.max().item() if share > 0 else 0.0
+    # a class that does not occur draws no label, so that it sets no bound
+    most = share / mistaken[clean].max().item() if share > 0 else 0.0
     if rate > most:
         raise ValueError(f"rate: this transition can be scaled to at most {most:.6g}, got {rate}")
     scaled = wrong * (rate / share if share > 0 else 1.0)
+    # the row of such a class ends at labels that are all wrong
+    scaled /= scaled.sum(1, keepdim=True).clamp(min=1)
     return scaled + torch.diag(1 - scaled.sum(1))
 
 

@@ -34,6 +34,7 @@ from ncsam.methods.saner import SANER
 from ncsam.methods.sop import SOP
 from ncsam.methods.trace_penalty import FisherPenalty, JacobianPenalty
 from ncsam.methods.training_loss import LossFunction, RememberingLoss, TrainingLoss, remembers_samples
+from ncsam.methods.training_set import TrainingSet
 from ncsam.methods.wsam import WSAM
 from ncsam.options import Registry, options_of
 from ncsam.plain_numbers import with_plain_numbers
@@ -159,6 +160,7 @@ __all__ = [
     "RegCE",
     "RememberingLoss",
     "Requirements",
+    "TrainingSet",
     "build_method",
     "hyperparameters",
     "remembers_samples",

@@ -64,6 +64,10 @@ class AUMFilter(TwoNetworks):
         self.seen = torch.zeros(samples, dtype=torch.int64, device="cpu")
         self._kept: Tensor | None = None
 
+    def known_samples(self) -> int | None:
+        """The size of the training set."""
+        return len(self.margins)
+
     def is_ranking(self) -> bool:
         """Whether the first network learns."""
         return self.known_progress() <= self.ranking + 1e-9
@@ -111,8 +115,9 @@ class AUMFilter(TwoNetworks):
         # a pass that overflowed says nothing of its samples, and its step is skipped
         finite = margins.isfinite()
         places = indices.cpu()[finite]
-        self.margins[places] += margins[finite]
-        self.seen[places] += 1
+        # added one by one, because a batch may hold a sample twice
+        self.margins.index_add_(0, places, margins[finite])
+        self.seen.index_add_(0, places, torch.ones_like(places))
         self._kept = None
         return loss.detach()
 

@@ -25,7 +25,7 @@ class BSAM(SAM):
         model: in training mode.
         loss_fn: (outputs, targets) -> mean loss.
         rho: radius uphill, l2. 0 is the ordinary gradient, whatever rho_min is.
-        rho_min: radius downhill; rho if not given.
+        rho_min: radius downhill; None: that of `rho` in each step, also where a schedule moves it.
         others: `warmup`, `forward` and `count`, as for `SAM`.
     """
 
@@ -38,8 +38,18 @@ class BSAM(SAM):
         **others: Unpack[SAMOptions],
     ) -> None:
         super().__init__(model, loss_fn, **others)
-        self.rho_min = self.rho if rho_min is None else rho_min
-        check_radius(self.rho_min, "rho_min")
+        self.rho_min = rho_min
+
+    @property
+    def rho_min(self) -> float:
+        """The radius downhill now."""
+        return self.rho if self._rho_min is None else self._rho_min
+
+    @rho_min.setter
+    def rho_min(self, radius: float | None) -> None:
+        if radius is not None:
+            check_radius(radius, "rho_min")
+        self._rho_min = radius
 
     def descend(self, ascent: Ascent, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> None:
         """Adds the bilateral gradient to `.grad`."""

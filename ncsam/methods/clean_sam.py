@@ -52,6 +52,10 @@ class CleanSAM(SAM):
         self.clean_targets = clean_targets.to(next(model.parameters()).device)
         self.descent = descent
 
+    def known_samples(self) -> int | None:
+        """The number of true labels."""
+        return len(self.clean_targets)
+
     def fill_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Leaves the wrongly labeled samples out, and does what `SAM` does."""
         if self.descent == "all":

@@ -38,6 +38,7 @@ class CoTeaching(TwoNetworks):
     """
 
     requires = Requirements(peer=True)
+    equal_peer = "refused"
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from ncsam.methods.training_set import GRADIENTS_OF_A_FORWARD_PASS, TrainingSet
 from ncsam.methods.two_networks import TwoNetworks
 from ncsam.options import check_at_least, check_not_negative, check_positive, check_share
 from ncsam.random_state import generator_from
+from ncsam.training_modes import in_evaluation_mode
 
 
 class DivideMix(TwoNetworks):
@@ -26,6 +27,7 @@ class DivideMix(TwoNetworks):
     Before each epoch after the warm-up, a Gaussian mixture of two components is fitted to the losses of each network on
     all samples. A sample whose chance of the component of small losses is above `threshold`, by the other network,
     keeps its label, refined by the network's own prediction. Other samples get the mean prediction of both networks.
+    For that the network is in training mode, and the other in evaluation mode.
     Both are sharpened and mixed with each other (MixMatch); the guessed ones count by a squared distance of weight
     lambda. Source: Algorithm 1 and Eq. 3 to 12; the details are those of the authors' code. The mean outputs of both
     networks are the prediction.
@@ -54,6 +56,7 @@ class DivideMix(TwoNetworks):
     """
 
     requires = Requirements(peer=True, mixable_inputs=True, classes=True, one_process=True)
+    equal_peer = "warned of"
     predicts_by_several = True
 
     def __init__(
@@ -100,6 +103,10 @@ class DivideMix(TwoNetworks):
             self.chances.append(chances_of_small(losses, train.seed).to(losses.device))
             self.gradient_count += train.gradients_of_a_pass
 
+    def known_samples(self) -> int | None:
+        """The size of the training set, once it is divided."""
+        return len(self.chances[0]) if self.chances else None
+
     def weight_now(self) -> float:
         """lambda in this epoch: it grows linearly after the warm-up."""
         done = self.known_progress() - self.epoch_share - self.warmup
@@ -143,7 +150,10 @@ class DivideMix(TwoNetworks):
         self, own: Passes, other: Passes, inputs: Tensor, targets: Tensor, chances: Tensor, kept: Tensor
     ) -> Tensor:
         """(batch, classes): refined labels where they are kept, guesses of both networks elsewhere; sharpened."""
-        predicted = [self._predicted(passes, inputs) for passes in (own, other)]
+        # as in the authors' code, where one network is trained and the other rests
+        predicted = [self._predicted(own, inputs)]
+        with in_evaluation_mode(other.module):
+            predicted.append(self._predicted(other, inputs))
         self.gradient_count += (1 + (~kept).float().mean().item()) * GRADIENTS_OF_A_FORWARD_PASS
         w = chances.to(predicted[0]).unsqueeze(1)
         labels = one_hot(targets, predicted[0].shape[1]).to(predicted[0])

@@ -33,8 +33,8 @@ class ELRPlus(TwoNetworks):
     the authors' code.
 
     In the authors' code each network sees the samples in an order of its own; here both learn from the same batches,
-    mixed differently. The optimizer must be over `method.parameters()`. `fit()` sets `progress` and calls
-    `after_step()`.
+    mixed differently. If a batch holds a sample twice, one of its two predictions moves t. The optimizer must be over
+    `method.parameters()`. `fit()` sets `progress` and calls `after_step()`.
 
     Args:
         model: in training mode, with outputs (batch, classes).
@@ -54,6 +54,7 @@ class ELRPlus(TwoNetworks):
     """
 
     requires = Requirements(peer=True, mixable_inputs=True, classes=True, one_process=True)
+    equal_peer = "warned of"
     predicts_by_several = True
 
     def __init__(
@@ -87,6 +88,10 @@ class ELRPlus(TwoNetworks):
             WeightAverage(passes.module, moves_buffers=False) for passes in (self.passes, self.peer)
         ]
         self.targets: list[Tensor] = []
+
+    def known_samples(self) -> int | None:
+        """The size of the training set."""
+        return self.samples
 
     def predictors(self) -> list[nn.Module]:
         """The averages of both."""

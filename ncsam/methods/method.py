@@ -17,10 +17,11 @@ from ncsam.methods.call_checks import check_is_no_loss, check_model_and_loss, mi
 from ncsam.methods.closures import by_closure
 from ncsam.methods.passes import Passes
 from ncsam.methods.perturbation import Ascent
+from ncsam.methods.positions import checked_positions
 from ncsam.methods.rank_means import has_ranks, let_ranks_draw_differently
 from ncsam.methods.requirements import Requirements
 from ncsam.methods.sharded import is_sharded
-from ncsam.methods.training_loss import TrainingLoss
+from ncsam.methods.training_loss import TrainingLoss, remembers_samples
 from ncsam.methods.training_set import TrainingSet
 from ncsam.methods.weight_checks import check_that_it_can_be_written, check_that_none_is_cached
 from ncsam.options import check_is_tensor, check_share
@@ -184,6 +185,13 @@ class Method(ABC):
     def after_step(self) -> None:  # noqa: B027
         """Called after each step of the optimizer, for methods that average weights. `fit()` does it."""
 
+    def known_samples(self) -> int | None:
+        """Number of training samples that the method or its loss knows by position; None if it knows none."""
+        found: int | None = (
+            getattr(self.loss_fn, "known_samples", None) if remembers_samples(self.loss_fn) else None
+        )
+        return found
+
     def known_positions(self, indices: Tensor | None, use: str) -> Tensor:
         """The positions of the samples, for methods that need them.
 
@@ -228,7 +236,8 @@ class Method(ABC):
 
         Raises:
             TypeError: a method that needs classes gets them in a list or a NumPy array.
-            ValueError: `progress` is needed and was never set, or the method needs classes and got none.
+            ValueError: `progress` is needed and was never set, the method needs classes and got none, or `indices` are
+                no positions of the batch's samples.
             RuntimeError: another rank failed; the message has its number and the cause. An error in the middle of an
                 operation in which the ranks wait for each other ends its own rank alone.
         """
@@ -244,6 +253,7 @@ class Method(ABC):
         if (closure is None) == (inputs is None):
             raise ValueError("inputs: give a batch, or a closure that returns its loss")
         check_is_no_loss(inputs)
+        indices = checked_positions(indices, inputs, self.known_samples())
         before = self.passes.sample_gradients
         self.passes.takes_whole_batches = closure is None and targets is None
         if self.passes.takes_whole_batches:

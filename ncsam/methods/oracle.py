@@ -42,6 +42,10 @@ class OracleSAM(SAM):
         super().__init__(model, loss_fn, rho=rho, warmup=warmup)
         self.clean_targets = clean_targets.to(next(model.parameters()).device)
 
+    def known_samples(self) -> int | None:
+        """The number of true labels."""
+        return len(self.clean_targets)
+
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
         """The perturbation of this batch at w, from its true labels."""
         indices = self.known_positions(indices, "looks up the true labels of single samples")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ncsam.methods.rounded_weights import warn_of_lost_perturbation
 from ncsam.methods.sharded import own_parts, reshard
 
 
@@ -70,7 +71,9 @@ def perturbed(model: nn.Module, perturbation: list[Tensor]) -> Iterator[None]:
     parameters = own_parts([parameter.detach() for parameter in trainable_parameters(model)])
     saved = torch._foreach_mul(parameters, 1.0)
     try:
-        torch._foreach_add_(parameters, own_parts(perturbation))
+        added = own_parts(perturbation)
+        torch._foreach_add_(parameters, added)
+        warn_of_lost_perturbation(model, saved, parameters, added)
         # an autocast around this block keeps half-precision copies of the weights until it ends
         torch.clear_autocast_cache()
         yield

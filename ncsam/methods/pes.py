@@ -153,6 +153,10 @@ class PES(Method):
                 for weight in layer.parameters():
                     train.optimizer.state.pop(weight, None)
 
+    def known_samples(self) -> int | None:
+        """The size of the training set, once samples are chosen."""
+        return None if self.is_confident is None else len(self.is_confident)
+
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the gradient of the layers that are trained now; none if too few samples are confident."""
         alone, part = self.trained_alone(), self.part(self.known_progress())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.sam import SAM, SAMOptions
+from ncsam.methods.tensor_lists import as_real
 from ncsam.methods.training_loss import TrainingLoss
 
 
@@ -16,7 +17,7 @@ class SANER(SAM):
     """SAM's gradient. Its entries that are smaller than those of the ordinary gradient are damped.
 
     With r = g_SAM / g entry by entry, entries with 0 < r < 1 are multiplied by 1 - alpha. According to the paper, wrong
-    labels dominate these entries.
+    labels dominate these entries. Real and imaginary parts of complex weights are entries of their own.
 
     Args:
         model: in training mode.
@@ -38,9 +39,13 @@ class SANER(SAM):
         """Adds the reweighted gradient to `.grad`."""
         sharp = self.gradient_at(ascent.perturbation, inputs, targets, indices)
         # 0 < s / g < 1, written without a division: the signs agree, and s is smaller in size
+        damped = [
+            torch.where((s.sign() == g.sign()) & (s.abs() < g.abs()), (1 - self.alpha) * s, s)
+            for s, g in zip(as_real(sharp), as_real(ascent.gradient), strict=True)
+        ]
         self.passes.accumulate(
             [
-                torch.where((s.sign() == g.sign()) & (s.abs() < g.abs()), (1 - self.alpha) * s, s)
-                for s, g in zip(sharp, ascent.gradient, strict=True)
+                torch.view_as_complex(part) if whole.is_complex() else part
+                for part, whole in zip(damped, sharp, strict=True)
             ]
         )

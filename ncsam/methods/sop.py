@@ -79,6 +79,10 @@ class SOP(Method):
         self.noise_u: Tensor | None = None
         self.noise_v: Tensor | None = None
 
+    def known_samples(self) -> int | None:
+        """The size of the training set."""
+        return self.samples
+
     def fill_own_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Adds the gradient of the weights to `.grad`, and moves u and v of the batch."""
         indices = self.known_positions(indices, "learns the noise of single samples")
@@ -94,8 +98,10 @@ class SOP(Method):
         self.passes.backward_of(loss)
         # a scaler skips the step of a pass that overflowed; the noise must not move either
         if outputs.isfinite().all():
-            noise_u[indices] = u.detach() - self.rate_u * moved[0]
-            noise_v[indices] = v.detach() - self.rate_v * moved[1]
+            # added, because the gradients of a sample that the batch holds twice add up
+            places = indices.to(noise_u.device)
+            noise_u.index_add_(0, places, -self.rate_u * moved[0])
+            noise_v.index_add_(0, places, -self.rate_v * moved[1])
         return nn.functional.cross_entropy(
             outputs.detach(), targets, ignore_index=ignored_or_default(self.loss_fn)
         )

@@ -43,8 +43,18 @@ def _in_float64(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float64))
 
 
+def as_real(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors, with the real and the imaginary parts of complex ones as numbers of their own, in one more axis."""
+    return [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors]
+
+
 def inner_product(first: list[Tensor], second: list[Tensor]) -> Tensor:
-    """The sum of the products of all entries, a scalar tensor; in float64 where float32 cannot hold the products."""
+    """The sum of the products of all entries, a scalar tensor; in float64 where float32 cannot hold the products.
+
+    Of complex entries it is the real part of conj(a) b, the inner product of which `norm` is the norm.
+    """
+    if any(tensor.is_complex() for tensor in first):
+        return inner_product(as_real(first), as_real(second))
     if _are_half(first):
         return inner_product([tensor.float() for tensor in first], [tensor.float() for tensor in second])
     if first[0].device.type == "cpu":

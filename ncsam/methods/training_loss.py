@@ -12,7 +12,10 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 class RememberingLoss(Protocol):
-    """A loss that remembers each training sample, such as ELR with its targets."""
+    """A loss that remembers each training sample, such as ELR with its targets.
+
+    An attribute `known_samples`, where it has one, is the size of the training set, by which positions are checked.
+    """
 
     def __call__(self, outputs: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
         """The mean loss over the samples, a scalar; `indices` are the samples' positions in the training set."""

@@ -28,8 +28,8 @@ RHO = 0.1
 SAMS = {"sam": SAM, "asam": ASAM, "gsam": GSAM, "friendly-sam": FriendlySAM, "bsam": BSAM, "saner": SANER}
 
 
-def network(inputs=4, outputs=3):
-    torch.manual_seed(0)
+def network(inputs=4, outputs=3, seed=0):
+    torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(inputs, 5), nn.Tanh(), nn.Linear(5, outputs)).to(D)
 
 
@@ -236,7 +236,7 @@ def refused():
         schedule="constant",
         warmup=0.0,
     )
-    peers = CoTeaching(model, cross_entropy, peer=network(), forget_rate=0.2)
+    peers = CoTeaching(model, cross_entropy, peer=network(seed=1), forget_rate=0.2)
     dense = {"inputs": x, "targets": y.unsqueeze(1).expand(-1, 4)}
     of_padding = ncsam(network(), loss_fn=nn.CrossEntropyLoss(ignore_index=0))
     return {

@@ -27,9 +27,9 @@ INPUTS = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(12) % 3
 
 
-def network(*last):
+def network(*last, seed=0):
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return nn.Sequential(nn.Linear(4, 3), *last)
 
 
@@ -205,11 +205,24 @@ def test_noisy_labels_print_the_rate_that_they_have():
     assert "0 of 12 labels are wrong" in repr(human_labels(TARGETS, TARGETS))
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ((TARGETS.numpy(), TARGETS), TypeError, "^clean: must be a tensor"),
+        ((TARGETS.float(), TARGETS), ValueError, "^clean: must be int64"),
+        ((TARGETS % 2, TARGETS), ValueError, "^observed: .* if there are more classes, give num_classes=3$"),
+    ],
+)
+def test_labels_of_people_are_refused_by_the_name_of_their_argument(given, error, words):
+    with pytest.raises(error, match=words):
+        human_labels(*given)
+
+
 WITHOUT_SETTINGS = {
     "plain": lambda: Plain(network(), cross_entropy),
     "jacobian-penalty": lambda: JacobianPenalty(network(), cross_entropy, seed=0, strength=1.0),
     "sop": lambda: SOP(network(), cross_entropy, samples=12, seed=0),
-    "co-teaching": lambda: CoTeaching(network(), cross_entropy, peer=network(), forget_rate=0.25),
+    "co-teaching": lambda: CoTeaching(network(), cross_entropy, peer=network(seed=1), forget_rate=0.25),
     "regce": lambda: RegCE(network(), cross_entropy),
     "sam": sam,
 }

@@ -61,6 +61,8 @@ def trained(train=DATA, labels=LABELS, held_out=DATA, *, model=None, loss_fn=cro
             {"train": [(x, 0, place) for place, x in enumerate(INPUTS)]},
             r"data: its items are of 3 parts, .* pairs \(input, target\)",
         ),
+        ({"held_out": Split(INPUTS[:0], TARGETS[:0])}, "held_out: holds no samples"),
+        ({"train": Split(INPUTS[:0], TARGETS[:0]), "labels": LABELS.take([])}, "train: holds no samples"),
         ({"model": of_model(lambda o: (o, o))}, r"model: returns a tuple, .* model\(inputs\)\[0\]"),
         (
             {"model": of_model(lambda o: {"logits": o})},

@@ -1,5 +1,6 @@
 """Probabilities of networks that did not see the sample, and folds that go on after a kill."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from ncsam import (
     SAM,
+    EarlyLearningRegularization,
     ELRPlus,
     Plain,
     RegCE,
@@ -152,6 +154,66 @@ def test_folds_and_divergence_are_refused_by_name(planted):
 
     with pytest.raises(ValueError, match="^build: the training without fold 0 diverged"):
         cross_validated_probabilities(data.train, labels, diverges, folds=2, **settings)
+
+
+def of_one_network(model, optimizer, loss):
+    return lambda _: (Plain(model, loss), torch.optim.SGD(model.parameters(), lr=0.05))
+
+
+def of_one_optimizer(model, optimizer, loss):
+    def build_fold(fold):
+        other = copy.deepcopy(model)
+        optimizer.add_param_group({"params": other.parameters()})
+        return Plain(other, loss), optimizer
+
+    return build_fold
+
+
+def of_one_memory(model, optimizer, loss):
+    memory = EarlyLearningRegularization(40, 10)
+
+    def build_fold(fold):
+        other = copy.deepcopy(model)
+        return Plain(other, memory), torch.optim.SGD(other.parameters(), lr=0.05)
+
+    return build_fold
+
+
+@pytest.mark.parametrize("shared", [of_one_network, of_one_optimizer, of_one_memory])
+def test_what_an_earlier_fold_trained_is_refused(planted, shared):
+    """Else it would be tested on labels that it learned."""
+    data, labels = planted
+    model = build_model("mlp", data.input_shape, 10, seed=0, hidden=[8])
+    build_fold = shared(model, torch.optim.SGD(model.parameters(), lr=0.05), nn.CrossEntropyLoss())
+    places, finished = torch.arange(40), []
+    with pytest.raises(ValueError, match=r"^build: fold 1 has the .* make a new network, method, loss"):
+        cross_validated_probabilities(
+            data.train.take(places),
+            labels.take(places),
+            build_fold,
+            epochs=1,
+            batch_size=20,
+            seed=0,
+            folds=2,
+            on_fold=finished.append,
+        )
+    assert finished == [1]
+
+
+def test_folds_may_share_a_frozen_body(planted):
+    data, labels = planted
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 8)).requires_grad_(False)
+    places = torch.arange(40)
+
+    def build_fold(fold):
+        method = Plain(nn.Sequential(body, nn.Linear(8, 10)), nn.CrossEntropyLoss())
+        return method, torch.optim.SGD(method.parameters(), lr=0.05)
+
+    settings = {"epochs": 1, "batch_size": 20, "seed": 0, "folds": 2}
+    chances = cross_validated_probabilities(
+        data.train.take(places), labels.take(places), build_fold, **settings
+    )
+    assert chances.shape == (40, 10)
 
 
 def of_average(model, _, samples):

@@ -11,6 +11,7 @@ from ncsam import (
     TrainingDynamics,
     confident_joint,
     detect,
+    human_labels,
 )
 from ncsam.detection import (
     area_under_margin,
@@ -142,6 +143,31 @@ def test_labels_off_the_diagonal_of_the_confident_joint_come_first():
 def test_probabilities_that_are_none_are_refused(chances):
     with pytest.raises(ValueError, match="^probabilities"):
         confident_joint(chances, torch.tensor([0, 1, 0]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "remedy"),
+    [
+        (torch.tensor([0, -100, 1]), r"^labels: -100 is none of the 2 classes .*; leave samples without"),
+        (torch.tensor([0, 5, 1]), r"^labels: 5 is none of the 2 classes"),
+        (torch.tensor([0.0, 1.0, 1.0]), r"^labels: must be classes, .*; give labels\.long\(\)$"),
+        (torch.tensor([[0], [1], [1]]), r"^labels: must be classes, .*; give labels\.flatten\(\)$"),
+    ],
+)
+def test_labels_that_are_no_classes_of_the_probabilities_are_refused(labels, remedy):
+    chances = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
+    for act in (confident_joint, lambda chances, labels: detect(None, labels, probabilities=chances)):
+        with pytest.raises(ValueError, match=remedy):
+            act(chances, labels)
+
+
+def test_a_sample_without_a_label_has_no_score_and_counts_in_no_class():
+    chances = torch.tensor([[0.9, 0.1]] * 10 + [[0.1, 0.9]] * 10)
+    labels = torch.tensor([-100] + [0] * 8 + [1] + [1] * 9 + [0])
+    given = human_labels(labels, labels, num_classes=2, ignore_index=-100)
+    scores = detect(None, given, probabilities=chances)["confident-joint"].scores
+    assert np.isnan(scores[0])
+    assert scores[1:].tolist() == confident_joint(chances[1:], labels[1:]).scores.tolist()
 
 
 def test_the_early_epochs_vote_for_a_label():

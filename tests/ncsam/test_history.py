@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from ncsam import METRICS, History
+from ncsam import METRICS, History, Plain, Split, fit, human_labels
 
 NUMBERS = {
     "train_loss": [2.0, 0.5, 0.25],
@@ -12,6 +14,17 @@ NUMBERS = {
     "train_clean_accuracy": [0.2, 0.7, 0.95],
     "memorized": [0.0, 0.1, 0.3],
 }
+
+
+@pytest.mark.parametrize(("reduction", "what"), [("mean", "mean"), ("sum", "sum over the samples of the")])
+def test_the_losses_are_described_as_what_they_are(reduction, what):
+    targets = torch.arange(6) % 3
+    data, model = Split(torch.randn(6, 4), targets), nn.Linear(4, 3)
+    method = Plain(model, nn.CrossEntropyLoss(reduction=reduction))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    found = fit(method, optimizer, data, human_labels(targets, targets), data, epochs=1, batch_size=6, seed=0)
+    assert found.described["train_loss"][1].startswith(f"{what} training loss with observed labels")
+    assert found.described["test_loss"][1] == f"{what} loss on held-out samples"
 
 
 def history(*, epochs=3, diverged=False, **changed):

@@ -165,6 +165,16 @@ def test_other_scalings_pass_in_silence(rate, right, recwarn):
     assert not recwarn.list
 
 
+def test_a_class_that_does_not_occur_sets_no_bound_to_the_rate_of_a_matrix():
+    """Its row ends where all of its labels would be wrong."""
+    matrix = torch.tensor([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [0.5, 0.5, 0.0]], dtype=torch.float64)
+    clean = torch.arange(100) % 2
+    labels = corrupt_labels(clean, kind="matrix", transition=matrix, rate=0.3, num_classes=3, seed=0)
+    assert labels.realised_rate == 0.3
+    truth = torch.tensor([[0.7, 0.3, 0.0], [0.3, 0.7, 0.0], [0.5, 0.5, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(labels.transition, truth)
+
+
 def test_the_matrix_of_cifar_10ns_worst_labels_is_that_of_the_published_file(pytestconfig):
     path = pytestconfig.rootpath.parent / "shared" / "data" / "cifar10n-labels.npz"
     if not path.is_file():

@@ -147,6 +147,24 @@ class Unequal(Dataset):
         return torch.full((3, 4 + index % 5, 6), float(index % 3)), 0
 
 
+class Image:
+    """As PIL's: a picture that is no tensor."""
+
+
+class Shrinking(Dataset):
+    """It drops samples while it is read."""
+
+    def __init__(self):
+        self.reads = 0
+
+    def __len__(self):
+        return 81 if self.reads < 200 else 80
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return Pairs()[index]
+
+
 class Stream(IterableDataset):
     def __iter__(self):
         return iter([])
@@ -166,6 +184,11 @@ class Stream(IterableDataset):
         ),
         (DataLoader(Pairs(), batch_sampler=[[0, 1]]), ValueError, "batch_size: is 16, but None"),
         (Subset(Pairs(), range(80)), ValueError, "labels: 81 labels for 80 training samples"),
+        (
+            [(Image(), 0)] * 81,
+            TypeError,
+            r"^data: the samples .* cannot be joined; .*ToTensor\(\).* found .*Image",
+        ),
         (Unequal(), ValueError, r"unequal shapes, such as \(3, 4, 6\) and \(3, 5, 6\); crop or resize"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Dataset | DataLoader) else "",
@@ -177,6 +200,11 @@ def test_data_that_cannot_be_trained_on_are_refused_with_the_remedy(data, error,
         optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     with pytest.raises(error, match=words):
         fit(method, optimizer, data, LABELS, data, epochs=1, batch_size=16, seed=0)
+
+
+def test_a_dataset_that_drops_samples_in_the_training_is_refused():
+    with pytest.raises(ValueError, match=r"^data: had 81 samples and has 80 now; keep the samples"):
+        train(Shrinking(), kind="plain")
 
 
 def test_images_of_unequal_sizes_are_trained_on_where_the_loader_says_how_they_are_joined():

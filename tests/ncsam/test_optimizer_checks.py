@@ -144,25 +144,6 @@ def test_a_loss_that_looks_at_weights_of_the_model_is_taken():
     assert train_by(method, method.parameters()).epochs == 2
 
 
-@pytest.mark.parametrize("max_gradient_norm", [None, 0.1, 1.0])
-@pytest.mark.parametrize("make", [Plain, lambda *parts: CoTeaching(*parts, peer=pair()[1], forget_rate=0.2)])
-def test_weights_outside_the_optimizer_count_as_frozen_ones(make, max_gradient_norm):
-    """Their gradients are no part of the norm, and do not pile up."""
-
-    def head_alone(freeze):
-        torch.manual_seed(0)
-        method = make(pair()[0], nn.CrossEntropyLoss())
-        heads = [network[2] for network in method.networks()]
-        for network in method.networks():
-            network[0].requires_grad_(not freeze)
-        weights = [weight for head in heads for weight in head.parameters()]
-        train_by(method, weights, max_gradient_norm=max_gradient_norm, epochs=3)
-        return weights
-
-    for frozen, outside in zip(head_alone(True), head_alone(False), strict=True):
-        assert torch.equal(frozen, outside)
-
-
 @pytest.mark.parametrize(
     "schedule",
     [

@@ -1,5 +1,6 @@
 """A resumed training is the unbroken one: the schedule, the number of epochs and the networks must be the same."""
 
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -23,7 +24,7 @@ def by_function(function):
 
 def one_cycle(**options):
     return lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 0.1, total_steps=LENGTH + 1, **options
+        optimizer, 0.1, total_steps=LENGTH, **options
     )
 
 
@@ -121,8 +122,8 @@ def test_more_epochs_of_a_method_that_follows_their_number_are_refused(tmp_path,
 @pytest.mark.parametrize("hidden", [[16, 12], [16], [16, 8, 8], [8, 8]])
 @pytest.mark.parametrize("kind", ["sam", "co-teaching"])
 def test_a_network_of_another_form_does_not_resume_and_stays_as_it_is(tmp_path, hidden, kind):
-    def build(widths):
-        torch.manual_seed(1)
+    def build(widths, seed=1):
+        torch.manual_seed(seed)
         sizes = [16, *widths, 3]
         layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         return nn.Sequential(nn.Flatten(), *layers)
@@ -135,7 +136,7 @@ def test_a_network_of_another_form_does_not_resume_and_stays_as_it_is(tmp_path, 
             methods.append(
                 SAM(model, nn.CrossEntropyLoss(), rho=0.05)
                 if kind == "sam"
-                else CoTeaching(model, nn.CrossEntropyLoss(), peer=build(of_peer), forget_rate=0.2)
+                else CoTeaching(model, nn.CrossEntropyLoss(), peer=build(of_peer, 2), forget_rate=0.2)
             )
             return methods[-1]
 
@@ -147,8 +148,10 @@ def test_a_network_of_another_form_does_not_resume_and_stays_as_it_is(tmp_path, 
         with pytest.raises(ValueError, match=r"^checkpoint: .*training\.pt (belongs|was written)"):
             train(checkpoint, make=make(widths, of_peer))
         torch.manual_seed(1)
-        for network, form in zip(methods[-1].networks(), (widths, of_peer), strict=False):
-            for found, first in zip(network.parameters(), build(form).parameters(), strict=True):
+        for seed, (network, form) in enumerate(
+            zip(methods[-1].networks(), (widths, of_peer), strict=False), 1
+        ):
+            for found, first in zip(network.parameters(), build(form, seed).parameters(), strict=True):
                 assert torch.equal(found, first)
 
 
@@ -161,3 +164,54 @@ def test_the_tensor_of_another_shape_is_named(tmp_path):
     train(tmp_path / "training.pt", make=wide(8))
     with pytest.raises(ValueError, match=r"1\.weight was of shape \(8, 16\) and is of \(9, 16\); build them"):
         train(tmp_path / "training.pt", make=wide(9))
+
+
+def test_weights_that_a_callback_adds_to_the_optimizer_are_told_where_a_checkpoint_is_written(tmp_path):
+    told = {}
+    for checkpoint in (None, tmp_path / "training.pt"):
+        grow = []
+
+        def make(weights, lr, grow=grow):
+            optimizer = torch.optim.SGD(weights[2:], lr=lr)
+            grow.append(lambda: optimizer.add_param_group({"params": weights[:2]}))
+            return optimizer
+
+        def on_epoch(epoch, *_, grow=grow):
+            if epoch == 1:
+                grow[0]()
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train(checkpoint, epochs=2, optimizer=lambda w, lr: make(list(w), lr), on_epoch=on_epoch)
+        told[checkpoint is None] = [str(each.message) for each in caught]
+    assert told[True] == []
+    assert len(told[False]) == 1
+    assert told[False][0].startswith("checkpoint: the optimizer holds other weights than at the beginning")
+
+
+def test_weights_that_a_callback_thaws_are_resumed(tmp_path):
+    """As the warning says."""
+
+    def training(checkpoint, killed_after=None):
+        model = []
+
+        def make(network):
+            network[1].requires_grad_(False)
+            model.append(network)
+            return Plain(network, nn.CrossEntropyLoss())
+
+        def on_epoch(epoch, *_):
+            if epoch >= 1:
+                model[0][1].requires_grad_(True)
+            if epoch == killed_after:
+                raise Killed
+
+        options = {"epochs": 3, "make": make, "steps": {"lr": 0.1, "momentum": 0.9}, "on_epoch": on_epoch}
+        if killed_after is None:
+            return train(checkpoint, **options).metrics["train_loss"].tolist()
+        with pytest.raises(Killed):
+            train(checkpoint, **options)
+        return None
+
+    training(tmp_path / "training.pt", killed_after=2)
+    assert training(tmp_path / "training.pt") == training(None)

@@ -177,12 +177,15 @@ def test_checkpoints_of_earlier_versions_hold_lists_in_the_order_of_the_paramete
         later.backward(*small.batch(seed=1))
 
 
+@pytest.mark.parametrize("first", [0.3, 0.1])
 @pytest.mark.parametrize("rho_min", [None, 0.1])
-def test_bsam_adds_the_uphill_gradient_and_takes_off_the_downhill_one(step, rho_min):
+def test_bsam_adds_the_uphill_gradient_and_takes_off_the_downhill_one(step, rho_min, first):
+    """By the radius that it has now: a schedule may have moved the first one."""
     model, inputs, targets, _, g, at = step
     uphill = at(0.3 * g / g.norm())
     downhill = at(-(rho_min or 0.3) * g / g.norm())
-    method = BSAM(model, small.loss_fn, rho=0.3, rho_min=rho_min)
+    method = BSAM(model, small.loss_fn, rho=first, rho_min=rho_min)
+    method.rho = 0.3
     method.backward(inputs, targets)
     small.assert_same([flat(small.grads(model))], [uphill + g - uphill.norm() / downhill.norm() * downhill])
     assert method.gradient_count == 3

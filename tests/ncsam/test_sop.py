@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ncsam import SOP
+from ncsam.methods.sop import sop_losses
 from tests.ncsam.small_network import batch, grads, loss_fn, network
 
 RATE_U, RATE_V, SCALE = 0.7, 1.3, 0.4
@@ -82,6 +83,19 @@ def test_two_updates_are_those_of_the_equations():
     assert (torch.stack(u) - drawn[:, 0]).abs().max() > 0.01
     assert (torch.stack(v) - drawn[:, 1:]).abs().max() > 0.01
     assert method.gradient_count == 2
+
+
+def test_a_sample_that_a_batch_holds_twice_moves_by_both_gradients():
+    inputs, targets = batch()
+    places = torch.tensor([0, 0, 0, 1, *range(2, 14)])
+    method = made(network())
+    outputs = method.model(inputs).detach()
+    u, v = (noise.clone().requires_grad_() for noise in method._noise(outputs))
+    losses = sop_losses(outputs, targets, u[places], v[places], torch.ones(16, dtype=torch.bool))
+    of_u, of_v = torch.autograd.grad(sum(losses), [u, v])
+    method.backward(inputs, targets, places)
+    torch.testing.assert_close(method.noise_u, u - RATE_U * of_u)
+    torch.testing.assert_close(method.noise_v, v - RATE_V * of_v)
 
 
 def test_without_noise_terms_it_is_cross_entropy():

@@ -13,12 +13,12 @@ METHODS = {
     "plain": Plain,
     "sam": lambda *parts: SAM(*parts, rho=0.05),
     "ncsam": lambda *parts: NCSAM(*parts, rho=0.05, flip_ratio=0.4, strength=0.2, warmup=0.0),
-    "co-teaching": lambda *parts: CoTeaching(*parts, peer=network(), forget_rate=0.2),
+    "co-teaching": lambda *parts: CoTeaching(*parts, peer=network(1), forget_rate=0.2),
 }
 
 
-def network():
-    torch.manual_seed(0)
+def network(seed=0):
+    torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 3))
 
 
@@ -28,8 +28,8 @@ def train(method, **options):
     return fit(method, optimizer, data, labels, data, epochs=2, batch_size=8, seed=0, **options)
 
 
-def with_frozen_norm():
-    model = network()
+def with_frozen_norm(seed=0):
+    model = network(seed)
     model[1].eval().requires_grad_(False)
     return model
 
@@ -56,7 +56,7 @@ def test_a_frozen_batch_norm_stays_frozen(name):
 
 
 def test_a_frozen_batch_norm_of_the_second_network_stays_frozen():
-    method = CoTeaching(network(), nn.CrossEntropyLoss(), peer=with_frozen_norm(), forget_rate=0.2)
+    method = CoTeaching(network(), nn.CrossEntropyLoss(), peer=with_frozen_norm(1), forget_rate=0.2)
     train(method)
     assert [has_moved(each) for each in method.networks()] == [True, False]
 

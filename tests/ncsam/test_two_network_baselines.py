@@ -10,6 +10,7 @@ from torch import nn
 
 from ncsam import CORES2, PES, SOP, AUMFilter, CleanSAM, DivideMix, ELRPlus, RegCE, build_method, predict
 from ncsam.methods import method as base
+from ncsam.methods.aum import margins_of
 from ncsam.methods.dividemix import chances_of_small
 from ncsam.methods.mixtures import Mixture
 from ncsam.methods.training_set import TrainingSet
@@ -171,6 +172,17 @@ class TestDivideMix:
         # two forward passes over 64 samples, in gradients of 16
         assert method.gradient_count == pytest.approx(2 * 4 / 3)
 
+    def test_the_other_network_guesses_in_evaluation_mode(self):
+        both = [network(batch_norm=True, seed=seed) for seed in (0, 1)]
+        method = at(DivideMix(both[0], loss_fn, peer=both[1], seed=0, warmup=0.1), 0.5)
+        method.chances = [torch.rand(16).double()] * 2
+        seen = [[], []]
+        for each, modes in zip(both, seen, strict=True):
+            each[1].register_forward_hook(lambda *call, modes=modes: modes.append(call[0].training))
+        method.backward(*batch(), torch.arange(16))
+        # its own guesses and its step, and the guesses for the other one
+        assert seen == [[True, True, False], [False, True, True]]
+
     @pytest.mark.parametrize("kept", [0.0, 1.0])
     def test_a_batch_of_one_sort_has_a_gradient(self, kept):
         method = at(DivideMix(network(), loss_fn, peer=network(seed=1), seed=0, warmup=0.1), 0.5)
@@ -233,6 +245,15 @@ class TestAUMFilter:
         method.seen[:] = 1
         method.backward(*batch(), torch.arange(16))
         assert all(g is None for g in grads(method.model))
+
+    def test_the_mean_margin_of_a_sample_that_a_batch_holds_twice_is_of_both(self):
+        inputs, targets = batch()
+        method = at(AUMFilter(network(), loss_fn, peer=network(seed=1), samples=16, removed=0.25), 0.25)
+        method.backward(inputs, targets, torch.zeros(16, dtype=torch.int64))
+        with torch.no_grad():
+            margins = margins_of(network(seed=1)(inputs), targets)
+        assert method.seen.tolist() == [16] + [0] * 15
+        assert method.margins[0].item() == pytest.approx(margins.sum().item())
 
     def test_a_pass_that_overflowed_says_nothing_of_its_samples(self):
         inputs, targets = batch()
