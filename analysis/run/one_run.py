@@ -78,9 +78,10 @@ def _trained(
         )
     model = new_model(config, data, "weights")
     method = training.method(model, transition, choice.hyperparameters)
-    method.gradient_count = spent
     probes = study_probes(config, method, partial(_predictor, method, model), data.train, data.labels)
     history = training.fit(method, checkpoint, partial(report, "training"), probes)
+    # the network that estimates the transitions is a part of the method's cost
+    history.metrics["gradients"] += spent
     return _predictor(method, model), history
 
 

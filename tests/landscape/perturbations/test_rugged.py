@@ -10,7 +10,8 @@ from torch import nn
 from landscape import Objective, sharpness
 from landscape.perturbations.ascent import Ascent, Neighborhood
 from landscape.perturbations.search import Search
-from tests.landscape.perturbations.test_worst_case import exhaustive, hinge
+from tests.landscape.perturbations.exhaustive_ascents import exhaustive
+from tests.landscape.perturbations.test_worst_case import hinge
 
 
 def ended(rise, early=None):

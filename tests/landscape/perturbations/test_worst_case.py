@@ -12,6 +12,7 @@ from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.search import IN_A_ROW
 from landscape.perturbations.secant_model import largest_in_ball
 from tests.conftest import build, rescaled_relu_network
+from tests.landscape.perturbations.exhaustive_ascents import exhaustive
 
 
 def quadratic(eigenvalues, slope, weights=None):
@@ -203,33 +204,6 @@ def test_networks_reach_what_ten_long_ascents_of_short_steps_reach(name, adaptiv
     # on a box, and for so few units, ridges of ReLU remain on which the gradient promises more than there is
     assert found.converged or (name == "relu-mlp" and adaptive != "elementwise")
     assert found.value >= 0.97 * exhaustive(objective, Neighborhood(rho, norm, scale_of(objective, adaptive)))
-
-
-def exhaustive(objective, neighborhood, steps=100, starts=10):
-    """Projected gradient ascents, side by side, with steps that shrink to nothing (Madry et al. 2018)."""
-    scale, rho, center = neighborhood.scale, neighborhood.rho, objective.value()
-
-    def rise(offset):
-        weights = objective.unflatten(objective.theta + scale * offset)
-        outputs = torch.func.functional_call(objective.model, weights, objective.inputs)
-        return objective.loss_fn(outputs, objective.targets) - center
-
-    def border(directions):
-        if neighborhood.norm == "linf":
-            return rho * directions.sign()
-        return rho * nn.functional.normalize(directions, dim=1)
-
-    def nearest(points):
-        if neighborhood.norm == "linf":
-            return points.clamp(-rho, rho)
-        return torch.where(points.norm(dim=1, keepdim=True) > rho, border(points), points)
-
-    slopes = torch.func.vmap(torch.func.grad(rise))
-    generator = torch.Generator().manual_seed(1)
-    offsets = border(torch.randn(starts, objective.n_parameters, generator=generator, dtype=objective.dtype))
-    for step in range(steps):
-        offsets = nearest(offsets + (1 - step / steps) * border(slopes(offsets)))
-    return float(torch.func.vmap(rise)(offsets).max())
 
 
 def test_the_offset_leads_to_the_rise():
