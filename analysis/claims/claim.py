@@ -239,6 +239,7 @@ def _plain(effect: Effect) -> dict[str, object]:
         "place": finding.place,
         "reversal_p": _without_nan(finding.reversal_p),
         "parts": [_numbers(part) for part in finding.parts],
+        "single": list(finding.single),
         "lost": effect.lost,
         "missing": list(effect.missing),
         "runs": effect.coverage.runs,

@@ -38,8 +38,8 @@ def method_means(runs: pd.DataFrame) -> MethodMeans:
     finite = np.isfinite(runs[quantities].to_numpy(dtype=np.float64)).all(axis=1)
     broken = runs.loc[~finite, "method"].unique()
     whole = runs.loc[~np.isin(runs["method"], broken)]
-    means = _means(whole[quantities].astype(np.float64), [whole["cell"], whole["method"]])
-    means = means.unstack("method").dropna(axis=1)
+    of_runs = _means(whole[quantities].astype(np.float64), [whole["cell"], whole["method"]])
+    means = pd.DataFrame(of_runs.unstack("method")).dropna(axis=1)
     count = 0 if means.empty else means[quantities[0]].shape[1]
     return MethodMeans(means, count, len(broken))
 
