@@ -22,8 +22,8 @@ SPREAD = math.sqrt(0.437)
 """SPREAD / sqrt(n - 4) is the standard error of atanh(tau) (Fieller, Hartley and Pearson 1957)."""
 
 FAMILIES_A_POWER, MOST_POWERS = 4, 5
-"""Families for each power of the rank of what is held fixed, and the largest power. With three families a power, 9 of them
-find a correlation of 0.9 in 40% of cases in place of 57%."""
+"""Families for each power of the rank of what is held fixed, and the largest power. With three families a power, 9
+families find a correlation of 0.9 in 40% of cases in place of 57%."""
 LEAST_RESIDUAL = 1e-12
 """The length of residuals that are rounding."""
 
