@@ -150,6 +150,16 @@ def association(
     return Outcome(effect, float(places.mean()), float(places.mean()), places)
 
 
+def saturating(values: np.ndarray) -> np.ndarray:
+    """A curve that is flat but for the middle."""
+    return np.tanh(4 * values)
+
+
+def cube(values: np.ndarray) -> np.ndarray:
+    """A curve that is steep but for the middle."""
+    return values**3
+
+
 def curved_association(rng: Generator, shape: Callable[[np.ndarray], np.ndarray], families: int) -> Outcome:
     """Two quantities of methods that depend along a curve on a third one, which is given, and on nothing in common."""
     third = rng.normal(size=families)

@@ -39,11 +39,13 @@ from bench.planted import (
     alike,
     association,
     best_value,
+    cube,
     curved_association,
     difference,
     noise_trend,
     one_run_in_cells,
     option_trend,
+    saturating,
     share,
     trend_of_unequal_seeds,
     unequal_seeds,
@@ -61,7 +63,7 @@ DESIGNS = ((1, 6), (3, 3), (6, 3), (6, 1))
 """Numbers of series, and of rates in each."""
 UNEQUAL = "no effect, one cell of 10 times the spread"
 """A truth under which a verdict about these cells is wrong more often: docs/claims.md says how often."""
-CURVES = {"saturate with": lambda z: np.tanh(4 * z), "are the cube of": lambda z: z**3}
+CURVES = {"saturate with": saturating, "are the cube of": cube}
 """How two quantities depend on the third one that is given."""
 
 
