@@ -382,9 +382,12 @@ def main() -> None:
 
 def _replaced(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """The table with the rows of some predictions anew, in the order of all scenarios."""
-    order = {name: place for place, name in enumerate(dict.fromkeys(s.prediction for s in scenarios()))}
+    order = {(s.prediction, s.truth, s.cells, s.seeds, s.correlation): i for i, s in enumerate(scenarios())}
     whole = pd.concat([table[~table["prediction"].isin(rows["prediction"])], rows])
-    return whole.sort_values("prediction", key=lambda names: names.map(order), kind="stable")
+    keys = whole[["prediction", "truth", "cells", "seeds", "correlation"]].itertuples(index=False, name=None)
+    # rivals, which are no scenarios, come last
+    places = [order.get(key, len(order)) for key in keys]
+    return whole.iloc[np.argsort(places, kind="stable")]
 
 
 if __name__ == "__main__":
