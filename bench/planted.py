@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,24 @@ def difference(
     finding = paired_effect(np.repeat(np.arange(cells), seeds), values, null=null, margin=margin)
     effect = Effect(name="", predicted=predicted, unit="", finding=finding, margin=margin, null=null)
     return Outcome(effect, float(true.mean()), float(means.mean()), true)
+
+
+def unequal_seeds(rng: Generator, mean: float, seeds: Sequence[int], spread: Sequence[float]) -> Outcome:
+    """Paired differences in the cells of one series, of which each has its own number of seeds and spread."""
+    cells = np.repeat(np.arange(len(seeds)), seeds)
+    values = mean + np.repeat(spread, seeds) * rng.normal(size=len(cells))
+    finding = paired_effect(cells, values, series=np.zeros(len(cells)))
+    return Outcome(Effect(name="", predicted=1, unit="", finding=finding), mean, mean, np.full(1, mean))
+
+
+def trend_of_unequal_seeds(
+    rng: Generator, series: int, seeds: Sequence[int], spread: Sequence[float]
+) -> Outcome:
+    """No slope in series of four rates, each with its own number of seeds and spread."""
+    levels, sizes = (np.tile(np.repeat(of_rates, seeds), series) for of_rates in (RATES, spread))
+    names = np.repeat(np.arange(series), sum(seeds))
+    finding = trend(names, levels, sizes * rng.normal(size=len(levels)))
+    return Outcome(Effect(name="", predicted=1, unit="", finding=finding), 0.0, 0.0, np.zeros(series))
 
 
 def noise_trend(
@@ -129,6 +148,25 @@ def association(
     places = true * signs
     effect = Effect(name="", predicted=1, unit="", finding=finding)
     return Outcome(effect, float(places.mean()), float(places.mean()), places)
+
+
+def saturating(values: np.ndarray) -> np.ndarray:
+    """A curve that is flat but for the middle."""
+    return np.tanh(4 * values)
+
+
+def cube(values: np.ndarray) -> np.ndarray:
+    """A curve that is steep but for the middle."""
+    return values**3
+
+
+def curved_association(rng: Generator, shape: Callable[[np.ndarray], np.ndarray], families: int) -> Outcome:
+    """Two quantities of methods that depend along a curve on a third one, which is given, and on nothing in common."""
+    third = rng.normal(size=families)
+    x, y = shape(third) + 0.3 * rng.normal(size=(2, families))
+    methods = np.arange(families)
+    finding = rank_association(np.zeros(families), methods, methods, x, y, given=third)
+    return Outcome(Effect(name="", predicted=1, unit="", finding=finding), 0.0, 0.0, np.zeros(1))
 
 
 def share(rng: Generator, failing: float, cells: int, seeds: int, together: bool) -> Outcome:

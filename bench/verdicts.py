@@ -39,18 +39,23 @@ from bench.planted import (
     alike,
     association,
     best_value,
+    cube,
+    curved_association,
     difference,
     noise_trend,
     one_run_in_cells,
     option_trend,
+    saturating,
     share,
+    trend_of_unequal_seeds,
+    unequal_seeds,
 )
 from landscape.results.wording import counted
 
 TABLE = Path(__file__).parents[1] / "docs" / "verdict_errors.csv"
 CORRELATIONS = (0.0, 0.3, 0.5, 0.9)
 MARGIN = 0.5
-FEWER = {"association": 6, "partial association": 6, "best value": 2}
+FEWER = {"association": 6, "partial association": 6, "partial association along curves": 3, "best value": 2}
 """Divisors of the number of studies of a prediction each of which takes thousands of permutations, or many tests."""
 ALIKE = (0.0, 0.5, 0.9)
 """Correlations of the cells of one series."""
@@ -58,6 +63,8 @@ DESIGNS = ((1, 6), (3, 3), (6, 3), (6, 1))
 """Numbers of series, and of rates in each."""
 UNEQUAL = "no effect, one cell of 10 times the spread"
 """A truth under which a verdict about these cells is wrong more often: docs/claims.md says how often."""
+CURVES = {"saturate with": saturating, "are the cube of": cube}
+"""How two quantities depend on the third one that is given."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ def scenarios() -> Iterable[Scenario]:
     yield from _best_values()
     yield from _trends()
     yield from _associations()
+    yield from _stopped_halfway()
     for together, failing, (cells, seeds) in itertools.product(
         (False, True), (ALLOWED, 0.4), ((4, 3), (8, 12))
     ):
@@ -220,6 +228,24 @@ def _associations() -> Iterable[Scenario]:
                 simulate,
             )
 
+    for families, (words, shape) in itertools.product((9, 20), CURVES.items()):
+        simulate = partial(curved_association, shape=shape, families=families)
+        name = f"partial association along curves, {families} families"
+        yield Scenario(name, f"no effect, both {words} the third", 1, 1, 0.0, simulate)
+
+
+def _stopped_halfway() -> Iterable[Scenario]:
+    """Studies whose last cells have one seed, and a larger spread."""
+    for truth, mean in (("no effect", 0.0), ("effect of 1", 1.0)):
+        for seeds, spread in (((5, 5, 1), (1.0, 3.0, 5.0)), ((8, 8, 1), (0.5, 1.0, 4.0))):
+            simulate = partial(unequal_seeds, mean=mean, seeds=seeds, spread=spread)
+            yield Scenario("difference, one cell of one seed", truth, len(seeds), seeds[0], 0.0, simulate)
+    for series in (1, 6):
+        simulate = partial(
+            trend_of_unequal_seeds, series=series, seeds=(5, 3, 1, 1), spread=(1.0, 1.0, 2.0, 3.0)
+        )
+        yield Scenario("trend, two rates of one seed", "no effect", series, 5, 0.0, simulate)
+
 
 def tally(scenario: Scenario, draws: int, seed: int = 0) -> dict[str, object]:
     """One row of the table."""
@@ -339,12 +365,29 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=TABLE)
+    parser.add_argument(
+        "--only", nargs="+", help="beginnings of predictions; the other rows of the table stay", default=()
+    )
     options = parser.parse_args()
-    asked = [(s, options.draws // FEWER.get(s.prediction.split(",")[0], 1)) for s in scenarios()]
+    chosen = [s for s in scenarios() if not options.only or s.prediction.startswith(tuple(options.only))]
+    asked = [(s, options.draws // FEWER.get(s.prediction.split(",")[0], 1)) for s in chosen]
     with get_context("fork").Pool(options.processes) as pool:
         rows = pool.starmap(tally, asked, 1)
-    rows += [*_mixed_models(options.draws), *_cells_as_units(options.draws)]
-    pd.DataFrame(rows).to_csv(options.out, index=False, float_format="%.4f")
+    if options.only:
+        found = _replaced(pd.read_csv(options.out), pd.DataFrame(rows))
+    else:
+        found = pd.DataFrame([*rows, *_mixed_models(options.draws), *_cells_as_units(options.draws)])
+    found.to_csv(options.out, index=False, float_format="%.4f")
+
+
+def _replaced(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The table with the rows of some predictions anew, in the order of all scenarios."""
+    order = {(s.prediction, s.truth, s.cells, s.seeds, s.correlation): i for i, s in enumerate(scenarios())}
+    whole = pd.concat([table[~table["prediction"].isin(rows["prediction"])], rows])
+    keys = whole[["prediction", "truth", "cells", "seeds", "correlation"]].itertuples(index=False, name=None)
+    # rivals, which are no scenarios, come last
+    places = [order.get(key, len(order)) for key in keys]
+    return whole.iloc[np.argsort(places, kind="stable")]
 
 
 if __name__ == "__main__":

@@ -69,10 +69,11 @@ class Association:
         names = [self.quantity, self.outcome, *([self.given] if self.given else [])]
         quantities = [quantity(name) for name in names]
         unit = PARTIAL if self.given else TAU
-        noisy = distinct_methods(_comparable(table))
+        noisy = _comparable(table)
         needs = lacking(table, noisy, quantities)
         if needs:
             return not_measured(self, unit, needs)
+        noisy, left_out = distinct_methods(noisy, [what.values(noisy) for what in quantities])
         values = [what.values(noisy) for what in quantities]
         return effect_of(
             self,
@@ -89,6 +90,7 @@ class Association:
                 draws=draws_of(noisy),
             ),
             coverage=coverage_of_all(noisy, quantities),
+            note=_of_twins(left_out),
         )
 
 
@@ -129,10 +131,11 @@ class Information:
     def effect(self, table: pd.DataFrame) -> Effect:
         """The smallest normalized conditional mutual information, minus the information by chance."""
         quantities = [quantity(self.quantity), quantity(self.outcome)]
-        noisy = distinct_methods(_comparable(table))
+        noisy = _comparable(table)
         needs = lacking(table, noisy, quantities)
         if needs:
             return not_measured(self, SHARE, needs)
+        noisy, left_out = distinct_methods(noisy, [what.values(noisy) for what in quantities])
         x, y = (what.values(noisy) for what in quantities)
         return effect_of(
             self,
@@ -142,7 +145,18 @@ class Information:
                 cell_names(noisy), noisy["method"], x, y, hyperparameters_of(noisy)
             ),
             coverage=coverage_of_all(noisy, quantities),
+            note=_of_twins(left_out),
         )
+
+
+def _of_twins(left_out: list[str]) -> str:
+    """A sentence on the methods that are left out because their runs are other methods' too."""
+    are = "is" if len(left_out) == 1 else "are"
+    return (
+        f"{', '.join(left_out)} {are} left out: all runs are other methods' too, to the bit."
+        if left_out
+        else ""
+    )
 
 
 def _comparable(table: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.claims.coverage import Coverage, not_by_study
+from analysis.claims.coverage import BROKEN, Coverage, not_by_study
 from analysis.claims.effect import NOT_MEASURED, Effect, combined_verdict, corrected
 from analysis.claims.equal_loss import with_equal_loss
 from analysis.claims.prediction import Prediction, not_measured
@@ -154,11 +154,27 @@ def _check_quantities(claim: Claim, table: pd.DataFrame) -> None:
     for prediction in (*claim.predictions, *claim.controls):
         for field in NAMING_FIELDS:
             name = getattr(prediction, field, None)
-            if isinstance(name, str) and name and name not in known:
-                hint = nearest(name, known) or "take a column of runs.csv or a name of QUANTITIES"
+            if not (isinstance(name, str) and name):
+                continue
+            names = f"{field}: claim {claim.id!r} names {name!r}"
+            if name in BROKEN:
                 raise ValueError(
-                    f"{field}: claim {claim.id!r} names {name!r}, which is no quantity and no column; {hint}"
+                    f"{names}: runs that diverged or failed are left out of all comparisons, so that it would always "
+                    "be 0; the answer of any other quantity counts them"
                 )
+            if name not in known:
+                hint = nearest(name, known) or "take a column of runs.csv or a name of QUANTITIES"
+                raise ValueError(f"{names}, which is no quantity and no column; {hint}")
+            for column in quantity(name).columns:
+                _check_column(names if column == name else f"{names}, of column {column!r}", column, table)
+
+
+def _check_column(names: str, column: str, table: pd.DataFrame) -> None:
+    """Refuses a column of text."""
+    try:
+        table.get(column, pd.Series(dtype=np.float64)).astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{names}, which holds text; take a column of numbers") from None
 
 
 def _judged(table: pd.DataFrame, asked: list[tuple[Claim, Sequence[Prediction]]]) -> list[list[Effect]]:
@@ -239,6 +255,7 @@ def _plain(effect: Effect) -> dict[str, object]:
         "place": finding.place,
         "reversal_p": _without_nan(finding.reversal_p),
         "parts": [_numbers(part) for part in finding.parts],
+        "single": list(finding.single),
         "lost": effect.lost,
         "missing": list(effect.missing),
         "runs": effect.coverage.runs,

@@ -73,7 +73,8 @@ class Quantity:
 
     def values(self, table: pd.DataFrame) -> pd.Series:
         """One number for each run; NaN if it is undefined or did not converge, or if the run diverged or failed."""
-        columns = [table[name] for name in self.columns]
+        # a mark, such as whether a run has an alarm, is 1 or 0
+        columns = [table[name].astype(np.float64) for name in self.columns]
         found = self.of(*columns) if self.of else columns[0]
         return found.where(~self.unconverged(table) & ~broke(table))
 

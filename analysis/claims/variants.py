@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter
 from typing import Any
@@ -230,20 +230,27 @@ def _as_long(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     return runs[kept]
 
 
-def distinct_methods(table: pd.DataFrame) -> pd.DataFrame:
-    """The table without methods whose runs all equal runs of other methods, to the last bit of accuracy and loss.
+def distinct_methods(table: pd.DataFrame, values: Sequence[pd.Series]) -> tuple[pd.DataFrame, list[str]]:
+    """The table without methods whose runs all equal runs of other methods, and these methods.
 
     A method whose radius was chosen often equals, at each rate, one of the methods with a fixed radius. As units of a
     comparison over methods such runs would count twice.
+
+    Args:
+        table: the runs. Equal ones have the same accuracy, loss and values to the last bit.
+        values: the compared quantities, a number of each run.
     """
+    told = pd.concat([table[[*CELL, "train_loss", "test_accuracy"]], *values], axis=1)
     # NaN for runs without a number, because two runs that diverged are not equal
-    run = table.groupby([*CELL, "train_loss", "test_accuracy"]).ngroup()
+    run = told.set_axis(range(told.shape[1]), axis=1).groupby(list(range(told.shape[1]))).ngroup()
+    left_out = []
     for method in sorted(table["method"].unique()):
         is_of_method = table["method"] == method
         of_method, of_others = run[is_of_method], run[~is_of_method]
         if of_method.notna().all() and of_method.isin(of_others).all():
             table, run = table[~is_of_method], of_others
-    return table
+            left_out.append(method)
+    return table, left_out
 
 
 def family_of(runs: pd.DataFrame) -> pd.Series:

@@ -72,7 +72,7 @@ def conclusion(effect: Effect) -> str:
         return f"Not measured: needs {effect.needs}."
     if not effect.finding.places and not effect.lost and effect.finding.these.counted == "pairs":
         return f"No seed is common to both sides, so that there is no pair: {_without_partner(effect)}."
-    sentences = [_about(effect), *_coverage(effect)]
+    sentences = [_about(effect), _left_out(effect), *_coverage(effect)]
     without_losses = effect.verdict_of_the_rest
     if verdict == MIXED:
         sentences.append(f"The sign depends on the {_place(effect)} ({by_part(effect)}).")
@@ -121,6 +121,22 @@ def _about(effect: Effect) -> str:
         return f"{said}."
     low, high = (effect.within(end, these.estimate) for end in (these.low, these.high))
     return f"{said}; of the {named} themselves the 95% interval is [{low:+.3g}, {high:+.3g}]."
+
+
+def _left_out(effect: Effect) -> str:
+    """The cells whose only value says nothing of their spread."""
+    single = effect.finding.single
+    if not single:
+        return ""
+    named = ", ".join(single[:MOST_NAMED]) + (
+        f" and {len(single) - MOST_NAMED} more" if len(single) > MOST_NAMED else ""
+    )
+    has, their = ("has", "its") if len(single) == 1 else ("have", "their")
+    said = f"{named} {has} one value, which says nothing of {their} spread"
+    if not math.isfinite(effect.finding.these.standard_error):
+        return f"{said}; without it there is no test of these cells."
+    where = "what is said of these cells" if effect.estimand == LIKE_THESE else "the test"
+    return f"{said}: left out of {where}."
 
 
 def _coverage(effect: Effect) -> list[str]:

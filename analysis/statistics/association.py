@@ -21,6 +21,12 @@ from analysis.statistics.student import CONFIDENCE
 SPREAD = math.sqrt(0.437)
 """SPREAD / sqrt(n - 4) is the standard error of atanh(tau) (Fieller, Hartley and Pearson 1957)."""
 
+FAMILIES_A_POWER, MOST_POWERS = 4, 5
+"""Families for each power of the rank of what is held fixed, and the largest power. With three families a power, 9
+families find a correlation of 0.9 in 40% of cases in place of 57%."""
+LEAST_RESIDUAL = 1e-12
+"""The length of residuals that are rounding."""
+
 
 def rank_association(
     cells: ArrayLike,
@@ -37,15 +43,18 @@ def rank_association(
     """The rank correlation of x and y over families of methods within each cell, averaged over the cells.
 
     Kendall's tau-b without a third quantity. With one, Spearman's partial rho: the correlation of what is left of the
-    ranks of x and of y after their regression on the rank and the value of z. The partial tau is not used: if x and y
-    depend on z alone, it is not zero but up to 0.2, because tau is no linear correlation.
+    ranks of x and of y after their regression on z and on powers of its rank, one for each four families, at least one
+    and at most five. A z above zero enters as its logarithm. The powers follow curves: with z and its rank alone, two
+    quantities that saturate with z are found associated in 10% of cases with 9 families, and in 22% with 20. The
+    partial tau is not used: if x and y depend on z alone, it is not zero but up to 0.2, because tau is no linear
+    correlation.
 
     Runs of one method in one cell are averaged, and then the methods of one family: further seeds and related methods
     (SAM with three radii) are no new evidence of an association over methods. The test permutes whole families, in the
     same way in all cells. Given z, the residuals are permuted and computed again (double semi-partialling, Dekker,
     Krackhardt and Snijders 2007), for the ranks and for the values; the larger p-value counts. Ranks of few families
-    show z only coarsely, so that ranks alone find an association in up to 11% of cases without one. Values alone find
-    one if the effect of z is curved. The interval is that of the jackknife over families.
+    show z only coarsely, so that ranks alone find an association in up to 11% of cases without one. The interval is
+    that of the jackknife over families.
 
     For data and noise like these, the mean correlation of the cells of each series must also differ from zero in a t
     test over series.
@@ -73,6 +82,8 @@ def rank_association(
     if count < FEWEST:
         return nothing_found("too few families of methods", count, "families", means.lost)
     values = {name: table[name].to_numpy(dtype=np.float64) for name in columns}
+    if given is not None and (values["z"] > 0).all():
+        values["z"] = np.log(values["z"])
     orders = orders_of(count, seed)
     found = _tau(values, orders) if given is None else _partial(values, orders, ranked=True)
     p_value = _two_sided(found.mean(-1))
@@ -166,13 +177,27 @@ def _tau(values: dict[str, Values], orders: Indices) -> Values:
 
 def _partial(values: dict[str, Values], orders: Indices, *, ranked: bool) -> Values:
     """The partial correlation of ranks or values in each cell, (orders, cells)."""
-    x, y, z = (scipy.stats.rankdata(values[name], axis=1) if ranked else values[name] for name in "xyz")
-    held = np.stack([z, values["z"]] if ranked else [z], axis=-1)
+    x, y = (scipy.stats.rankdata(values[name], axis=1) if ranked else _scaled(values[name]) for name in "xy")
     found = np.empty((len(orders), len(x)))
-    for cell, basis in enumerate(map(_basis, held)):
+    for cell, basis in enumerate(map(_basis, _held(values["z"]))):
         first, second = (_residuals(side[cell], basis) for side in (x, y))
         found[:, cell] = _correlation(_residuals(first[orders], basis), second)
     return found
+
+
+def _scaled(values: Values) -> Values:
+    """The values of each cell, from 0 to 1, so that "zero up to rounding" means the same for numbers of any size."""
+    from_least = values - values.min(1, keepdims=True)
+    widest = from_least.max(1, keepdims=True)
+    return np.divide(from_least, widest, out=np.zeros_like(from_least), where=widest > 0)
+
+
+def _held(z: Values) -> Values:
+    """What is held fixed in each cell: z, and powers of its rank, (cells, n, columns)."""
+    count = z.shape[1]
+    rank = (scipy.stats.rankdata(z, axis=1) - (count + 1) / 2) / count
+    powers = range(1, 1 + min(max(1, count // FAMILIES_A_POWER), MOST_POWERS))
+    return np.stack([z, *(rank**power for power in powers)], axis=-1)
 
 
 def _basis(held: Values) -> Values:
@@ -188,10 +213,14 @@ def _residuals(values: Values, basis: Values) -> Values:
 
 
 def _correlation(first: Values, second: Values) -> Values:
-    """The correlation of residuals (..., n) with residuals (n,); 0 if one side is zero up to rounding."""
-    scale = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
+    """The correlation of residuals (..., n) with residuals (n,) of numbers from 0 to 1, or of ranks.
+
+    0 if one side is zero up to rounding.
+    """
+    sizes, size = np.sqrt((first**2).sum(-1)), float(np.sqrt((second**2).sum()))
     products = first @ second
-    return np.asarray(np.divide(products, scale, out=np.zeros_like(products), where=scale > 1e-12))
+    is_more = (sizes > LEAST_RESIDUAL) & (size > LEAST_RESIDUAL)
+    return np.asarray(np.divide(products, sizes * size, out=np.zeros_like(products), where=is_more))
 
 
 def _jackknife(values: dict[str, Values]) -> tuple[float, float, float]:

@@ -23,7 +23,8 @@ class Cells:
     Attributes:
         means: float64 (cells,), mean of each cell.
         counts: float64 (cells,), number of values in each cell.
-        variances: float64 (cells,), variance of one value within its cell. Cells of one value have the pooled variance.
+        variances: float64 (cells,), variance of one value within its cell; NaN for a cell of one value, which says
+            nothing of its spread. Other cells may have another one, so that it borrows none.
         freedoms: float64 (cells,), degrees of freedom of the variances.
         pooled: the variance of one value within its cell, over all cells; NaN if none has two values.
         freedom: degrees of freedom of the pooled variance.
@@ -51,8 +52,8 @@ def cells_at(where: NDArray[np.int64], numbers: Values) -> Cells:
     return Cells(
         means,
         counts,
-        np.where(repeated, variances, pooled),
-        np.where(repeated, counts - 1, freedom),
+        variances,
+        counts - 1,
         pooled,
         freedom,
     )

@@ -98,6 +98,8 @@ class Finding:
         reversal_p: p-value of the null hypothesis that no two places have opposite signs.
         lost: number of units that could not enter, because a run diverged, did not converge or was not measured.
         series: number of independent series, the units of the test about the population; 0 if there is no such test.
+        single: cells of one value, which says nothing of their spread, where others have several. What is said of these
+            cells, their parts and opposite signs leaves them out.
     """
 
     these: Test
@@ -108,6 +110,7 @@ class Finding:
     reversal_p: float = math.nan
     lost: int = 0
     series: int = 0
+    single: tuple[str, ...] = ()
 
     @property
     def deciding(self) -> Test:

@@ -9,6 +9,7 @@ from analysis.statistics.cells import cells_at
 from analysis.statistics.finding import Finding, Region, nothing_found
 from analysis.statistics.judged import judged_by_cells
 from analysis.statistics.shared_draws import codes_of, shared_by
+from analysis.statistics.single_values import Kept, about_repeated_cells
 
 
 def paired_effect(
@@ -23,7 +24,8 @@ def paired_effect(
 ) -> Finding:
     """The mean over cells of the mean difference in each cell. All cells have one weight, also those with few seeds.
 
-    Of data and noise like these, the mean over series of the mean over the cells of each.
+    Of data and noise like these, the mean over series of the mean over the cells of each. Cells of one pair, where
+    others have several, are left out of what is said of these cells (`single_values`).
 
     Args:
         cells: the cell of each pair.
@@ -42,20 +44,21 @@ def paired_effect(
         return nothing_found(f"too few {counted}", 0, counted, lost)
     names, where = np.unique(np.asarray(cells).astype(str)[finite], return_inverse=True)
     values = values[finite]
-    found = cells_at(where, values)
-    return judged_by_cells(
-        found,
-        np.eye(len(names)),
-        names.tolist(),
-        shared=shared_by(
-            where,
-            values,
-            where if series is None else codes_of(np.asarray(series)[finite]),
-            np.arange(len(values)) if draws is None else codes_of(np.asarray(draws)[finite]),
-        ),
-        means=True,
-        counted=counted,
-        null=null,
-        margin=margin,
-        lost=lost,
-    )
+    codes_of_series = where if series is None else codes_of(np.asarray(series)[finite])
+    codes_of_draws = np.arange(len(values)) if draws is None else codes_of(np.asarray(draws)[finite])
+
+    def judged(kept: Kept) -> Finding:
+        places, cell = np.unique(where[kept], return_inverse=True)
+        return judged_by_cells(
+            cells_at(cell, values[kept]),
+            np.eye(len(places)),
+            names[places].tolist(),
+            shared=shared_by(cell, values[kept], codes_of_series[kept], codes_of_draws[kept]),
+            means=True,
+            counted=counted,
+            null=null,
+            margin=margin,
+            lost=lost,
+        )
+
+    return about_repeated_cells(judged, where, codes_of_draws, names.tolist())

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
+from analysis.statistics.methods import without_rounding
 from analysis.statistics.resampling import Values
 from analysis.statistics.student import CONFIDENCE
 
@@ -122,7 +123,7 @@ def rank_methods(
 
 def _ranks_of(scores: Values) -> Values:
     """Ranks from 1, the largest score first; equal scores share the mean of their ranks."""
-    numbers = np.where(np.isnan(scores), -np.inf, scores)
+    numbers = np.where(np.isnan(scores), -np.inf, without_rounding(scores, np.abs(scores)))
     larger = (numbers[None, :] > numbers[:, None]).sum(1)
     equal = (numbers[None, :] == numbers[:, None]).sum(1)
     return larger + (equal + 1) / 2

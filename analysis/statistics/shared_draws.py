@@ -85,7 +85,7 @@ def independent(cells: Cells, weights: Values, shared: Shared) -> tuple[Cells, V
     if not shared.is_any:
         return cells, weights
     where, values = shared.where, shared.values
-    found, block_of, sizes, totals = [], [], [], []
+    found, block_of, totals = [], [], []
     for number, block in enumerate(np.unique(shared.blocks)):
         members = np.flatnonzero(shared.blocks == block)
         inside = shared.blocks[where] == block
@@ -101,15 +101,32 @@ def independent(cells: Cells, weights: Values, shared: Shared) -> tuple[Cells, V
             )
         found.append(whole)
         block_of.append(np.full(len(whole), number))
-        sizes.append(len(members))
         totals.append(total)
     if min(map(len, found)) == 0:
         return _without_a_test(cells), weights
-    blocks = cells_at(np.concatenate(block_of), np.concatenate(found))
-    if len(set(sizes)) > 1:
-        # a mean over several cells has another spread than one over fewer, which a single value cannot borrow
-        blocks = replace(blocks, variances=np.where(blocks.counts > 1, blocks.variances, np.nan))
-    return blocks, np.array(totals)
+    return cells_at(np.concatenate(block_of), np.concatenate(found)), np.array(totals)
+
+
+def of_repeated_cells(where: Codes, draws: Codes) -> NDArray[np.bool_]:
+    """The values of cells that say something of their spread, bool (values,).
+
+    These are cells of two values or more, and of cells that share draws those of which two draws or more are in each.
+
+    Args:
+        where: int64 (values,), the cell of each value.
+        draws: int64 (values,), the draw of each value.
+    """
+    kept = np.bincount(where)[where] > 1
+    if not kept.any():
+        return kept
+    blocks = np.full(len(where), -1)
+    blocks[kept] = connected(where[kept], draws[kept])
+    for block in np.unique(blocks[kept]):
+        inside = blocks == block
+        cells, cell = np.unique(where[inside], return_inverse=True)
+        if len(cells) > 1 and len(_by_draw(draws[inside], cell, np.zeros(len(cell)))) == 1:
+            kept[inside] = False
+    return kept
 
 
 def _by_draw(draws: Codes, cell: Codes, values: Values) -> Values:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from analysis.statistics.cells import Cells, cells_at
 from analysis.statistics.finding import Finding, nothing_found
 from analysis.statistics.judged import judged_by_cells
 from analysis.statistics.resampling import Values
-from analysis.statistics.shared_draws import codes_of, shared_by
+from analysis.statistics.shared_draws import Codes, codes_of, shared_by
+from analysis.statistics.single_values import Kept, about_repeated_cells
 
 
 def trend(
@@ -26,7 +27,8 @@ def trend(
 
     A series is a data set with one kind of noise, at several rates. A cell is one level of one series. The places of
     the finding are the series, because only further series tell more about others; so a slope that reverses between
-    series is found. If no cell has two values, the deviations of the cell means from the lines take the place
+    series is found. Cells of one run, where others have several, are left out of what is said of these cells
+    (`single_values`). If no cell has two values, the deviations of the cell means from the lines take the place
     of the spread within cells. Without any spread, a slope of these cells has no test: that all values lie on one side
     says nothing of a slope.
 
@@ -42,25 +44,48 @@ def trend(
     level, value = (np.asarray(column, dtype=np.float64) for column in (levels, values))
     finite = np.isfinite(level) & np.isfinite(value)
     lost = int((~finite).sum())
-    places = np.unique(np.column_stack([where, level])[finite], axis=0)
+    codes_of_draws = np.arange(len(where)) if draws is None else codes_of(draws)
+    if not finite.any():
+        return nothing_found("too few runs", 0, "runs", lost)
+    where, codes_of_draws = where[finite], codes_of_draws[finite]
+    level, value = level[finite], value[finite]
+    places, cell = np.unique(np.column_stack([where, level]), axis=0, return_inverse=True)
+
+    def judged(kept: Kept) -> Finding:
+        found = _slopes(names, where[kept], level[kept], value[kept], codes_of_draws[kept], margin)
+        return replace(found, lost=lost)
+
+    titles = [f"{names[int(one)]} at {at:g}" if len(names) > 1 else f"{at:g}" for one, at in places]
+    return about_repeated_cells(judged, cell.ravel(), codes_of_draws, titles)
+
+
+def _slopes(
+    names: NDArray[np.str_], where: Codes, level: Values, value: Values, draws: Codes, margin: float
+) -> Finding:
+    """The mean slope of finite values.
+
+    Args:
+        names: the names of all series.
+        where: int64 (values,), the series of each value.
+        level: float64 (values,).
+        value: float64 (values,).
+        draws: int64 (values,), the draw of each value.
+        margin: the smallest slope that matters.
+    """
+    places = np.unique(np.column_stack([where, level]), axis=0)
     # a series of one level has no slope
     several = np.bincount(places[:, 0].astype(np.int64), minlength=len(names)) > 1
-    used = finite & several[where]
+    used = several[where]
     if not used.any():
-        return nothing_found("too few runs", 0, "runs", lost)
+        return nothing_found("too few runs", 0, "runs", 0)
     places, cell = np.unique(np.column_stack([where, level])[used], axis=0, return_inverse=True)
     cell = cell.ravel()
     cells = cells_at(cell, value[used])
-    shared = shared_by(
-        cell,
-        value[used],
-        where[used],
-        np.arange(len(cell)) if draws is None else codes_of(np.asarray(draws)[used]),
-    )
+    shared = shared_by(cell, value[used], where[used], draws[used])
     kept = np.flatnonzero(several)
     belongs = places[None, :, 0] == kept[:, None]
-    level = places[:, 1]
-    centered = np.where(belongs, level - belongs @ level / belongs.sum(1) @ belongs, 0.0)
+    levels = places[:, 1]
+    centered = np.where(belongs, levels - belongs @ levels / belongs.sum(1) @ belongs, 0.0)
     weights = centered / (centered**2).sum(1, keepdims=True)
     if cells.freedom == 0 and not shared.is_any:
         cells = _with_deviations_from_lines(cells, belongs, centered, weights)
@@ -73,7 +98,6 @@ def trend(
         place="series",
         counted="runs",
         margin=margin,
-        lost=lost,
     )
 
 

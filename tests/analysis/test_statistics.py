@@ -129,7 +129,7 @@ def permutation_p(levels, values):
     ("levels", "values"),
     [
         ([0, 0, 0, 0.4, 0.4, 0.4], [0, 0, 0, 1, 1, 1]),
-        ([0, 0, 0, 0, 0, 0.4], [0, 0, 0, 0, 0, 1]),
+        ([0, 0, 0, 0, 0.4, 0.4], [0, 0, 0, 0, 1, 1]),
         ([0, 0.2, 0.4], [0, 0.2, 0.4]),
         ([0, 0, 0.2, 0.2, 0.4, 0.4], [1, 1, 2, 2, 3, 3]),
         ([0, 0, 0, 0.4, 0.4, 0.4], [1, 1, 1, 1, 1, 1]),
@@ -253,7 +253,8 @@ def test_the_partial_correlation_is_that_of_residuals_of_ranks():
     x, y, z = rng.normal(size=(3, 10))
     names = np.arange(10)
     found = rank_association(np.zeros(10), names, names, x, y, given=z)
-    held = np.column_stack([np.ones(10), scipy.stats.rankdata(z), z])
+    rank = scipy.stats.rankdata(z)
+    held = np.column_stack([np.ones(10), z, rank, rank**2])
     left = [
         ranks - held @ np.linalg.lstsq(held, ranks, rcond=None)[0]
         for ranks in map(scipy.stats.rankdata, (x, y))

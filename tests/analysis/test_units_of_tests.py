@@ -34,7 +34,7 @@ def test_of_the_population_the_answer_is_students_t_test_of_the_means_of_series(
 
 
 def test_every_cell_of_a_series_counts_the_same_and_every_series_too():
-    found = paired_effect(list("aaabbc"), [1.0, 1, 1, 3, 3, 10], series=list("ssssst"))
+    found = paired_effect(list("aaabbcc"), [1.0, 1, 1, 3, 3, 10, 10], series=list("ssssstt"))
     assert found.like_these.estimate == pytest.approx(((1 + 3) / 2 + 10) / 2)
     assert found.these.estimate == pytest.approx((1 + 3 + 10) / 3)
     assert (found.places, found.series) == (3, 2)

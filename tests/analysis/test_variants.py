@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.claims import SAM, SGD, Difference
+from analysis.claims import CLAIMS, SAM, SGD, Difference, judge
 from analysis.claims.effect import (
     NOT_MEASURED,
     SUPPORTED_HERE,
@@ -149,3 +149,23 @@ def test_a_series_over_a_hyper_parameter_changes_nothing_else():
     runs = series_over(table(), NCSAM, "flip_ratio")
     assert set(runs["method"]) == {"NCSAM", "flip 0.2", "flip 0.3", "flip 0.5", "flip 0.6"}
     assert set(series_over(table(), NCSAM, "strength")["method"]) == {"NCSAM", "kappa 0.2", "kappa 0.4"}
+
+
+def with_twin(runs):
+    """The runs, and those of SAM once more under the name of a method that was chosen."""
+    return pd.concat([runs, runs[runs["method"] == "SAM"].assign(method="chosen SAM")], ignore_index=True)
+
+
+def test_a_method_whose_runs_are_anothers_is_left_out_by_name():
+    runs = table(seeds=5)
+    alone, beside = (judge(found, [CLAIMS["L3"]])[0].effects[0] for found in (runs, with_twin(runs)))
+    assert beside.finding.these == alone.finding.these
+    # of two twins the first by name goes
+    assert "SAM is left out: all runs are other methods' too, to the bit." in conclusion(beside)
+
+
+def test_methods_whose_compared_quantity_differs_are_two():
+    runs = with_twin(table(seeds=5))
+    is_twin = runs["method"] == "chosen SAM"
+    runs["sharpness_observed"] *= np.where(is_twin, 1.5, 1.0)
+    assert "left out" not in conclusion(judge(runs, [CLAIMS["L3"]])[0].effects[0])
