@@ -13,7 +13,7 @@ from analysis import store
 from analysis.plan import final_runs, read_study, selection_runs
 from tests.analysis.small_study import STUDY as SMALL
 from tests.analysis.test_study import GOOD
-from tests.analysis.test_training_settings import STUDY as SETTINGS
+from tests.analysis.test_training_settings import STUDY as SETTINGS_OF_FEW_SAMPLES
 from tests.analysis.tiny_study import TINY
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "files/fingerprints.tsv").open(), delimiter="\t"))
@@ -27,6 +27,10 @@ name = "sam"
 rho = [0.05, 0.2]
 loss = { name = "sce", alpha = 0.1, beta = 0.5 }
 """,
+)
+# as it was when the file was written
+SETTINGS = SETTINGS_OF_FEW_SAMPLES.replace("test_samples = 100\n", "").replace(
+    "probe_samples = 50", "probe_samples = 100"
 )
 
 TEXTS = {

@@ -173,7 +173,7 @@ def test_no_measure_draws_in_the_dtype_or_on_the_device_of_the_weights():
 OF_CHECKS = (
     *("model/penalty.py", "guards/in_float64.py", "guards/follows_weights.py"),
     *("guards/unread_outputs.py", "curvature/eigenvalues.py"),
-    *("matrices/products.py", "matrices/slopes.py", "matrices/rounding.py"),
+    *("matrices/traced_products.py", "matrices/slopes.py", "matrices/rounding.py"),
 )
 """Constant seeds of checks, which take no seed from a caller."""
 OWN_STREAMS = ("seeds.py", "samples/probes.py", "curvature/with_pyhessian.py")
