@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ncsam.methods.frozen_weights import frozen
 from ncsam.methods.method import Method
 from ncsam.optimizer_checks import held_by
 
@@ -30,8 +30,7 @@ def check_that_none_is_perturbed(method: Method, optimizer: torch.optim.Optimize
             )
 
 
-@contextmanager
-def unheld_weights_frozen(method: Method, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def unheld_weights_frozen(method: Method, optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
     """A block with steps of `method`, in which weights that the optimizer does not hold require no gradient.
 
     So perturbations, their norms and penalties are of the weights that are trained, in all methods. A callback may add
@@ -46,13 +45,7 @@ def unheld_weights_frozen(method: Method, optimizer: torch.optim.Optimizer) -> I
         for weight in network.parameters()
         if _is_unheld(weight, held)
     ]
-    try:
-        for weight in unheld:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight in unheld:
-            weight.requires_grad_(True)
+    return frozen(unheld)
 
 
 def _is_unheld(weight: nn.Parameter, held: set[int]) -> bool:

@@ -51,6 +51,7 @@ class Search:
         tol: relative accuracy that was asked for.
         rounding: the largest difference of two losses that rounding alone can give.
         lines: the line on which each of the first starts lies. Other starts have a line of their own.
+        eigenvectors: number of eigenvectors among the starts, without those that are no numbers.
         growth: factor by which the highest of the first ascents rose after its short part.
         is_complete: whether each output was a start, and not only some that were drawn.
         idle: further starts in a row that together led no higher by more than `tol`.
@@ -63,6 +64,7 @@ class Search:
     tol: float
     rounding: float
     lines: list[int]
+    eigenvectors: int = 0
     growth: float = 1.0
     is_complete: bool = True
     idle: int = 0
@@ -230,7 +232,7 @@ def search(
         points=points,
     )
     lines = starts.lines if is_finite else []
-    result = Search([], center, tol, rounding, lines, is_complete=starts.is_complete)
+    result = Search([], center, tol, rounding, lines, len(columns), is_complete=starts.is_complete)
     held = held_by_short_ascents(len(columns)) if starts.has_room else 0
     with objective.memory.room_for_vectors(LEAST_VECTORS + 2 * points + held, LEAST_VECTORS, what):
         if starts.has_room or starts.outputs:

@@ -193,8 +193,7 @@ def sharpness(
         growth=found.growth,
         idle=found.idle,
         unseen=found.unseen,
-        # without those that are no numbers
-        directions=max(0, len(found.lines) - 1 - len(starts.outputs)) // 2,
+        directions=found.eigenvectors,
         outputs=len(starts.outputs),
         loss_unit=unit_of(objective.loss_fn),
         offset=highest.offset if isinstance(scale, float) else scale * highest.offset,

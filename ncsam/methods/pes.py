@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, cast
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from ncsam.methods.batches import can_learn_from, rows_of
+from ncsam.methods.frozen_weights import frozen
 from ncsam.methods.method import Method
 from ncsam.methods.plain_loss import check_plain_cross_entropy
 from ncsam.methods.rank_means import has_ranks
@@ -179,21 +179,12 @@ class PES(Method):
         self.passes.backward_of(loss)
         return loss.detach()
 
-    @contextmanager
-    def _only(self, layers: list[nn.Module] | None) -> Iterator[None]:
+    def _only(self, layers: list[nn.Module] | None) -> AbstractContextManager[None]:
         """Inside the block only the weights of these layers require a gradient; all of them for None."""
         if layers is None:
-            yield
-            return
+            return nullcontext()
         kept = {id(weight) for layer in layers for weight in layer.parameters()}
-        others = [w for w in self.model.parameters() if w.requires_grad and id(w) not in kept]
-        try:
-            for weight in others:
-                weight.requires_grad_(False)
-            yield
-        finally:
-            for weight in others:
-                weight.requires_grad_(True)
+        return frozen([w for w in self.model.parameters() if w.requires_grad and id(w) not in kept])
 
 
 def resettable_layers(model: nn.Module) -> list[list[nn.Module]]:

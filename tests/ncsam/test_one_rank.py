@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from ncsam import METHODS, Split, build_method, corrupt_labels, fit
@@ -14,13 +13,6 @@ NEED_EPOCHS = {
     "pes": {"latter": 1, "first": 0.25, "second": 0.25, "third": 0.25},
 }
 """Methods that look at the whole training set before each epoch, and their settings."""
-
-
-@pytest.fixture
-def one_rank(tmp_path):
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 def bare(model):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -77,13 +76,6 @@ def test_they_require_a_gradient_again_after_each_epoch_and_after_an_error():
     with pytest.raises(ZeroDivisionError):
         train(SAM(model, nn.CrossEntropyLoss(), rho=0.3), model[2].parameters())
     assert [*seen, model[0].weight.requires_grad] == [True, True]
-
-
-@pytest.fixture
-def one_rank(tmp_path):
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 def test_a_distributed_model_must_be_frozen_before_it_is_wrapped(one_rank):
