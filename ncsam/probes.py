@@ -46,7 +46,8 @@ class Probe:
 
     Attributes:
         epochs: the epochs that are measured, counted from 1.
-        measure: () -> the metrics by name. It must leave the training as it was.
+        measure: () -> the metrics by name. It must leave the training as it was. Weights that the optimizer does not
+            hold require no gradient while it runs, as in the steps.
         metrics: name -> (unit, description) of each metric that `measure` returns.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,7 +206,7 @@ def fit(
             "learning_rate": learning_rate,
             "gradients": method.gradient_count - gradients_before,
             **_means_over(ranks, steps),
-            **_probed(ranks, probes, epoch),
+            **_probed(ranks, probes, epoch, unheld_weights_frozen(method, optimizer, steps=False)),
         }
         for total in ("seconds", "gradients"):
             row[total] += rows[-1][total] if rows else 0.0
@@ -328,9 +329,11 @@ def _tell(ranks: Ranks, on_epoch: OnEpoch | None, rows: list[dict[str, float]], 
             on_epoch(len(rows), rows[-1], method.model)
 
 
-def _probed(ranks: Ranks, probes: Sequence[Probe], epoch: int) -> dict[str, float]:
+def _probed(
+    ranks: Ranks, probes: Sequence[Probe], epoch: int, unheld_frozen: AbstractContextManager[None]
+) -> dict[str, float]:
     values: dict[str, float] = {}
-    with ranks.together():
+    with ranks.together(), unheld_frozen:
         for probe in probes:
             values |= probe.measure() if epoch in probe.epochs else dict.fromkeys(probe.metrics, float("nan"))
     # plain floats, because a checkpoint with NumPy's could be read only by executing code in it

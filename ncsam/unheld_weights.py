@@ -30,18 +30,21 @@ def check_that_none_is_perturbed(method: Method, optimizer: torch.optim.Optimize
             )
 
 
-def unheld_weights_frozen(method: Method, optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
-    """A block with steps of `method`, in which weights that the optimizer does not hold require no gradient.
+def unheld_weights_frozen(
+    method: Method, optimizer: torch.optim.Optimizer, *, steps: bool = True
+) -> AbstractContextManager[None]:
+    """A block with passes of `method`, in which weights that the optimizer does not hold require no gradient.
 
     So perturbations, their norms and penalties are of the weights that are trained, in all methods. A callback may add
     weights to the optimizer between two blocks. Those in DistributedDataParallel stay, see
-    `check_that_none_is_perturbed`.
+    `check_that_none_is_perturbed`. Those of a method that runs gradient hooks stay in its steps, because a hook may
+    train them.
     """
     held = held_by(optimizer)
     unheld = [
         weight
         for network in method.networks()
-        if not (method.runs_gradient_hooks or _is_distributed(network))
+        if not ((steps and method.runs_gradient_hooks) or _is_distributed(network))
         for weight in network.parameters()
         if _is_unheld(weight, held)
     ]

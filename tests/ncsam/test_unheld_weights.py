@@ -16,6 +16,7 @@ from ncsam import (
     fit,
     human_labels,
 )
+from ncsam.probes import gradient_probe
 from tests.ncsam.methods_like_sam import WITH_ONE_SAM
 
 TARGETS = torch.arange(16) % 3
@@ -60,6 +61,20 @@ def test_weights_outside_the_optimizer_count_as_frozen_ones(name, max_gradient_n
 
     for frozen, outside in zip(head_alone(True), head_alone(False), strict=True):
         torch.testing.assert_close(frozen, outside, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["plain", "sam", "ncsam"])
+def test_probes_see_them_as_frozen_ones(name):
+    observed = (TARGETS + (torch.arange(16) % 4 == 0)) % 3
+
+    def probed(freeze):
+        method = METHODS[name](network(), nn.CrossEntropyLoss())
+        method.model[0].requires_grad_(not freeze)
+        probe = gradient_probe(method, DATA.pixels, observed, TARGETS, torch.arange(16), epochs=[1, 2])
+        metrics = train(method, method.model[2].parameters(), probes=[probe]).metrics
+        return torch.tensor([metrics[name] for name in probe.metrics])
+
+    torch.testing.assert_close(probed(True), probed(False), rtol=0, atol=0, equal_nan=True)
 
 
 def test_they_require_a_gradient_again_after_each_epoch_and_after_an_error():
