@@ -51,7 +51,6 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues, seed: int) -> Samplin
         ValueError: the pairs did not converge, have no vectors, or belong to another size, other samples or other
             weights.
     """
-    objective = units.objective
     # before the product by which `deflation` looks at the pairs
     if not eigen.converged.all():
         missed = int((~eigen.converged).sum())
@@ -59,14 +58,15 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues, seed: int) -> Samplin
             f"measured: {missed} of {len(eigen.values)} eigenvalues did not converge; find them with a larger "
             "max_products or tol"
         )
-    found = deflation(eigen, objective, eigen.matrix, field="measured")
-    operator = matrix_named(eigen.matrix, objective)
+    found = deflation(eigen, units.whole, eigen.matrix, field="measured")
+    # products with all samples cost less in the chunks of the objective than unit by unit
+    whole, operator = (matrix_named(eigen.matrix, each) for each in (units.whole, units.objective))
     basis, values = found.basis.double(), found.values.double().cpu()
     k = len(values)
     # the regularizer's part of H U belongs to no unit
-    mean = basis * found.values - operator.of_regularizer(basis.to(objective.theta))
+    mean = basis * found.values - operator.of_regularizer(basis.to(units.whole.theta))
     # each process has units of its own, and draws for itself
-    generator = generator_for("sum of the changes of units", seed, part=(objective.ranks.place,))
+    generator = generator_for("sum of the changes of units", seed, part=(units.whole.ranks.place,))
     random_sum = torch.zeros_like(basis)
 
     def couplings(_: Tensor, product: Tensor) -> Tensor:
@@ -80,9 +80,9 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues, seed: int) -> Samplin
     weights, of_units = operator.of_chunks(basis, units.told(couplings))
     variances = units.variance(OfUnits(weights, of_units[:, : k * k])).view(k, k)
     outside = units.mean_square(OfUnits(weights, of_units[:, k * k :]))
-    changes = objective.ranks.over_samples(random_sum)
+    changes = units.whole.ranks.over_samples(random_sum)
     of_pairs = [
-        _Couplings.of(values, variances[:, j], j).joined(operator, basis, changes[:, j], outside[j])
+        _Couplings.of(values, variances[:, j], j).joined(whole, basis, changes[:, j], outside[j])
         for j in range(k)
     ]
     scale = ROUNDING * float(values.abs().max())

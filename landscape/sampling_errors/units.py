@@ -40,12 +40,14 @@ class Units:
     """An objective whose chunks are the units, each an independent part of the data.
 
     Attributes:
+        whole: the objective as it was given, in chunks of its own.
         objective: the same mean loss, cut into units.
         count: number of units of all ranks.
         drawn: measured share of the population; 0 if the population is unbounded.
         spend: called with 1 after each measurement of a unit.
     """
 
+    whole: Objective
     objective: Objective
     count: int
     drawn: float
@@ -142,10 +144,11 @@ def in_units(objective: Objective, *, groups: int, population: int | None, seed:
             f"population: must be at least the {objective.n_samples} samples that were measured, got {population}"
         )
     check_that_it_is_a_mean(objective.counting)
-    if objective.chunks.is_uniform:
-        samples = objective.chunks.samples
+    whole = objective
+    if whole.chunks.is_uniform:
+        samples = whole.chunks.samples
         generator = generator_for("groups of samples", seed)
-        smaller = copy.copy(objective)
+        smaller = copy.copy(whole)
         smaller.chunk_size = max(1, samples // groups)
         # in random order, because data are often sorted by class
         objective = smaller.subset(samples=torch.randperm(samples, generator=generator, device="cpu"))
@@ -158,4 +161,4 @@ def in_units(objective: Objective, *, groups: int, population: int | None, seed:
             f"data: a sampling error needs at least {FEWEST_UNITS} samples, or batches that cannot be cut, that count; "
             f"got {count}"
         )
-    return Units(objective, count, 0.0 if population is None else objective.n_samples / population)
+    return Units(whole, objective, count, 0.0 if population is None else objective.n_samples / population)
