@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Test, nothing_found
 from analysis.statistics.judged import means_of, over_series
 from analysis.statistics.methods import FEWEST, family_means, method_means
+from analysis.statistics.neighbors import orders_among_neighbors
 from analysis.statistics.resampling import EXACT_UP_TO, Indices, Values, one_sided, orders_of, smallest_p
 from analysis.statistics.shared_draws import codes_of, connected
 from analysis.statistics.signs import reordered, sign_matrices
@@ -86,9 +87,11 @@ def rank_association(
         values["z"] = np.log(values["z"])
     orders = orders_of(count, seed)
     found = _tau(values, orders) if given is None else _partial(values, orders, ranked=True)
-    p_value = _two_sided(found.mean(-1))
+    p_value, least = _two_sided(found.mean(-1)), smallest_p(orders)
     if given is not None:
-        p_value = max(p_value, _two_sided(_partial(values, orders, ranked=False).mean(-1)))
+        among_neighbors = orders_among_neighbors(values["z"], seed)
+        p_value = max(p_value, *_further_p_values(values, orders, among_neighbors))
+        least = max(least, smallest_p(among_neighbors))
     by_cell = found[0]
     error, low, high = _jackknife(values)
     these = Test(
@@ -102,7 +105,7 @@ def rank_association(
         counted="families",
         standard_error=error,
         freedom=count - 1,
-        smallest_p=smallest_p(count),
+        smallest_p=least,
     )
     units = _unit_of_cell(runs["cell"], series, draws)
     of_series = means_of(by_cell, np.array([units[str(name)] for name in table.index]))
@@ -128,6 +131,14 @@ def _unit_of_cell(cells: pd.Series, series: ArrayLike | None, draws: ArrayLike |
         np.arange(len(cells)) if draws is None else codes_of(draws),
     )
     return dict(zip(cells.tolist(), units.tolist(), strict=True))
+
+
+def _further_p_values(values: dict[str, Values], orders: Indices, among_neighbors: Indices) -> list[float]:
+    """The p-values of a partial association of values, and of ranks and values with orders among neighbors in z."""
+    return [
+        _two_sided(_partial(values, some, ranked=ranked).mean(-1))
+        for some, ranked in ((orders, False), (among_neighbors, True), (among_neighbors, False))
+    ]
 
 
 def _two_sided(found: Values) -> float:

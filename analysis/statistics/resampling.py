@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 PERMUTATIONS = 4999
 EXACT_UP_TO = 7
-"""Largest number of units for which all orders are tried."""
+"""Largest number of units for which all orders are tried. Within groups, as many orders are."""
 
 Indices = NDArray[np.int64]
 Values = NDArray[np.float64]
@@ -19,24 +19,36 @@ Values = NDArray[np.float64]
 
 def orders_of(count: int, seed: int) -> Indices:
     """Orders of `count` units, int64 (orders, count), read-only. The first is the identity."""
-    return _orders_of(count, seed, PERMUTATIONS)
+    return _orders_of((count,), seed, PERMUTATIONS)
+
+
+def orders_within(groups: tuple[int, ...], seed: int) -> Indices:
+    """As `orders_of`, of units that change places only within their group.
+
+    Args:
+        groups: the number of units in each group. Units of one group follow each other.
+        seed: seed of the orders, where they are drawn.
+    """
+    return _orders_of(groups, seed, PERMUTATIONS)
 
 
 @lru_cache(maxsize=16)
-def _orders_of(count: int, seed: int, permutations: int) -> Indices:
-    if count <= EXACT_UP_TO:
-        orders = np.array(list(itertools.permutations(range(count))), dtype=np.int64)
+def _orders_of(groups: tuple[int, ...], seed: int, permutations: int) -> Indices:
+    units = np.split(np.arange(sum(groups)), np.cumsum(groups)[:-1])
+    if math.prod(map(math.factorial, groups)) <= math.factorial(EXACT_UP_TO):
+        of_groups = itertools.product(*map(itertools.permutations, units))
+        orders = np.array([np.concatenate(order) for order in of_groups], dtype=np.int64)
     else:
-        drawn = np.tile(np.arange(count), (permutations, 1))
-        drawn = np.random.default_rng(seed).permuted(drawn, axis=1)
-        orders = np.vstack([np.arange(count)[None], drawn])
+        generator = np.random.default_rng(seed)
+        drawn = [generator.permuted(np.tile(group, (permutations, 1)), axis=1) for group in units]
+        orders = np.vstack([np.arange(sum(groups))[None], np.hstack(drawn)])
     orders.flags.writeable = False
     return orders
 
 
-def smallest_p(count: int) -> float:
-    """The smallest two-sided p-value that `orders_of` allows."""
-    return 2 / (math.factorial(count) if count <= EXACT_UP_TO else PERMUTATIONS + 1)
+def smallest_p(orders: Indices) -> float:
+    """The smallest two-sided p-value that these orders allow."""
+    return 2 / len(orders)
 
 
 def one_sided(found: Values) -> tuple[Values, Values]:
