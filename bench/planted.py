@@ -30,7 +30,7 @@ class Outcome:
     Attributes:
         effect: the effect that was found.
         these: the true value in the cells at hand.
-        population: the true value in data and noise like these.
+        population: the true value in data like these.
         places: the true values of the cells or series.
     """
 
@@ -57,10 +57,10 @@ def difference(
 
 
 def unequal_seeds(rng: Generator, mean: float, seeds: Sequence[int], spread: Sequence[float]) -> Outcome:
-    """Paired differences in the cells of one series, of which each has its own number of seeds and spread."""
+    """Paired differences in the cells of one data set, of which each has its own number of seeds and spread."""
     cells = np.repeat(np.arange(len(seeds)), seeds)
     values = mean + np.repeat(spread, seeds) * rng.normal(size=len(cells))
-    finding = paired_effect(cells, values, series=np.zeros(len(cells)))
+    finding = paired_effect(cells, values, data_sets=np.zeros(len(cells)))
     return Outcome(Effect(name="", predicted=1, unit="", finding=finding), mean, mean, np.full(1, mean))
 
 
@@ -160,12 +160,32 @@ def cube(values: np.ndarray) -> np.ndarray:
     return values**3
 
 
-def curved_association(rng: Generator, shape: Callable[[np.ndarray], np.ndarray], families: int) -> Outcome:
-    """Two quantities of methods that depend along a curve on a third one, which is given, and on nothing in common."""
+def steps(values: np.ndarray) -> np.ndarray:
+    """A curve of several steps."""
+    return np.floor(1.5 * values + 0.25)
+
+
+def curved_association(
+    rng: Generator,
+    shape: Callable[[np.ndarray], np.ndarray],
+    families: int,
+    noise: float = 0.3,
+    scattered: int = 0,
+    error: float = 0.0,
+) -> Outcome:
+    """Two quantities of methods that depend along a curve on a third one, which is given, and on nothing in common.
+
+    Args:
+        noise: standard deviation about the curve.
+        scattered: number of families that scatter 30 times more.
+        error: standard deviation of what is given about the third quantity.
+    """
     third = rng.normal(size=families)
-    x, y = shape(third) + 0.3 * rng.normal(size=(2, families))
+    spread = noise * np.where(np.arange(families) < scattered, 30.0, 1.0)
+    x, y = shape(third) + spread * rng.normal(size=(2, families))
     methods = np.arange(families)
-    finding = rank_association(np.zeros(families), methods, methods, x, y, given=third)
+    known = third + error * rng.normal(size=families)
+    finding = rank_association(np.zeros(families), methods, methods, x, y, given=known)
     return Outcome(Effect(name="", predicted=1, unit="", finding=finding), 0.0, 0.0, np.zeros(1))
 
 
@@ -182,22 +202,26 @@ def share(rng: Generator, failing: float, cells: int, seeds: int, together: bool
 def alike(
     rng: Generator,
     mean: float,
-    series: int,
-    rates: int,
+    data_sets: int,
+    in_each: int,
     seeds: int,
     correlation: float,
     by_cells: bool = False,
 ) -> Outcome:
-    """Paired differences in series of cells that are alike: `correlation` is that of the cells of a series.
+    """Paired differences in data sets whose cells are alike: `correlation` is that of the cells of a data set.
 
     Args:
-        by_cells: whether each cell counts as a series of its own.
+        by_cells: whether each cell counts as a data set of its own.
     """
-    of_series = np.repeat(rng.normal(size=series), rates)
-    true = mean + correlation**0.5 * of_series + (1 - correlation) ** 0.5 * rng.normal(size=series * rates)
-    cells = np.repeat(np.arange(series * rates), seeds)
+    of_data_sets = np.repeat(rng.normal(size=data_sets), in_each)
+    true = (
+        mean
+        + correlation**0.5 * of_data_sets
+        + (1 - correlation) ** 0.5 * rng.normal(size=data_sets * in_each)
+    )
+    cells = np.repeat(np.arange(data_sets * in_each), seeds)
     values = true[cells] + rng.normal(size=len(cells))
-    finding = paired_effect(cells, values, series=None if by_cells else cells // rates)
+    finding = paired_effect(cells, values, data_sets=None if by_cells else cells // in_each)
     return Outcome(Effect(name="", predicted=1, unit="", finding=finding), float(true.mean()), mean, true)
 
 
