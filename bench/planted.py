@@ -60,7 +60,7 @@ def unequal_seeds(rng: Generator, mean: float, seeds: Sequence[int], spread: Seq
     """Paired differences in the cells of one series, of which each has its own number of seeds and spread."""
     cells = np.repeat(np.arange(len(seeds)), seeds)
     values = mean + np.repeat(spread, seeds) * rng.normal(size=len(cells))
-    finding = paired_effect(cells, values, series=np.zeros(len(cells)))
+    finding = paired_effect(cells, values, data_sets=np.zeros(len(cells)))
     return Outcome(Effect(name="", predicted=1, unit="", finding=finding), mean, mean, np.full(1, mean))
 
 
@@ -197,7 +197,7 @@ def alike(
     true = mean + correlation**0.5 * of_series + (1 - correlation) ** 0.5 * rng.normal(size=series * rates)
     cells = np.repeat(np.arange(series * rates), seeds)
     values = true[cells] + rng.normal(size=len(cells))
-    finding = paired_effect(cells, values, series=None if by_cells else cells // rates)
+    finding = paired_effect(cells, values, data_sets=None if by_cells else cells // rates)
     return Outcome(Effect(name="", predicted=1, unit="", finding=finding), float(true.mean()), mean, true)
 
 
