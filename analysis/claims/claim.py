@@ -249,7 +249,7 @@ def _plain(effect: Effect) -> dict[str, object]:
         "high": _without_nan(effect.high),
         "note": effect.note,
         "these_cells": _numbers(finding.these),
-        "data_and_noise_like_these": _numbers(finding.like_these),
+        "data_like_these": _numbers(finding.like_these),
         "data_sets": finding.data_sets,
         "places": finding.places,
         "place": finding.place,
