@@ -3,9 +3,12 @@
     python bench/findings.py quick results/quick
     python bench/findings.py redrawn results/static-labels results/fresh-labels results/simulated-noise \
         results/smoothed-labels --claims F1 F2 F3
+    python bench/findings.py quick
 
 Writes docs/tables/NAME-verdicts.csv and docs/tables/NAME-results.csv, from which the tables in docs/findings/ are made,
-and all verdicts into docs/findings.md. `tests/test_findings.py` compares the pages with the tables.
+and all verdicts into docs/findings.md. `tests/test_findings.py` compares the pages with the tables. The runs go into
+docs/tables/runs/NAME.csv, so that a study can be judged again when the rules change: without results, its runs are
+those of this file.
 """
 
 from __future__ import annotations
@@ -13,19 +16,21 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.claims import CLAIMS
+from analysis.claims import CLAIMS, chosen_claims, judge
 from analysis.claims.effect import NOT_MEASURED
 from analysis.claims.quantities import flag_of
-from analysis.report.chosen import judge_studies, judgements_of
-from analysis.store import read_tables
+from analysis.report.chosen import claims_of, judgements_of
+from analysis.store import read_tables, unfinished, with_failed
 from ncsam.probes import GROUPS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TABLES = DOCS / "tables"
+RUNS = TABLES / "runs"
 MEANS = (
     "test_accuracy",
     "best_test_accuracy",
@@ -54,15 +59,48 @@ MEANS = (
 )
 
 
-def verdicts(roots: Sequence[Path], claims: Sequence[str] | None = None) -> pd.DataFrame:
-    """One row for each effect: claim, role, prediction, estimate with interval, deciding p-value, units and verdict.
+@dataclass(frozen=True)
+class Judged:
+    """What a study's verdicts rest on.
 
-    As `ncsam claims` judges them: p-values are corrected over all that these studies measured of a family of claims,
-    also where only some of its claims are asked for.
+    Attributes:
+        runs: all runs, those that failed among them.
+        family: the claims that the study chose: p-values are corrected over all that were measured of a family.
+        claims: those of them whose verdicts are shown.
     """
-    judgements = judge_studies(roots)
+
+    runs: pd.DataFrame
+    family: list[str]
+    claims: list[str]
+
+    @classmethod
+    def of_results(cls, roots: Sequence[Path], claims: Sequence[str] | None) -> Judged:
+        """The runs of these folders of results, as `ncsam claims` judges them."""
+        runs = with_failed(read_tables(roots), [unfinished(root) for root in roots])
+        family = [claim.id for claim in claims_of(roots)]
+        return cls(runs, family, list(claims or family))
+
+    @classmethod
+    def of_file(cls, path: Path) -> Judged:
+        """The runs that `write` wrote."""
+        with path.open() as file:
+            family, claims = (file.readline().removeprefix("# ").split() for _ in range(2))
+            runs = pd.read_csv(file, keep_default_na=False, na_values=[""], low_memory=False)
+        return cls(runs, family, claims)
+
+    def write(self, path: Path) -> None:
+        """Writes the claims into two lines, and then the runs."""
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w") as file:
+            file.writelines(f"# {' '.join(claims)}\n" for claims in (self.family, self.claims))
+            self.runs.to_csv(file, index=False)
+
+
+def verdicts(judged: Judged) -> pd.DataFrame:
+    """One row for each effect: claim, role, prediction, estimate with interval, deciding p-value, units and verdict."""
+    judgements = judge(judged.runs, chosen_claims(judged.family))
     rows = []
-    for judgement in judgements_of(judgements, claims) if claims else judgements:
+    for judgement in judgements_of(judgements, judged.claims):
         for role, effects in (("prediction", judgement.effects), ("control", judgement.controls)):
             for effect in effects:
                 rows.append(
@@ -136,16 +174,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name")
-    parser.add_argument("results", nargs="+", type=Path)
+    parser.add_argument(
+        "results", nargs="*", type=Path, help="(default: the runs of docs/tables/runs/NAME.csv)"
+    )
     parser.add_argument("--claims", nargs="+", help="(default: all)")
     arguments = parser.parse_args()
-    TABLES.mkdir(exist_ok=True)
-    verdicts(arguments.results, arguments.claims).to_csv(
-        TABLES / f"{arguments.name}-verdicts.csv", index=False, float_format="%.6g"
-    )
-    results(read_tables(arguments.results)).to_csv(
-        TABLES / f"{arguments.name}-results.csv", index=False, float_format="%.6g"
-    )
+    of_runs = RUNS / f"{arguments.name}.csv"
+    if arguments.results:
+        Judged.of_results(arguments.results, arguments.claims).write(of_runs)
+    judged = Judged.of_file(of_runs)
+    for kind, table in (("verdicts", verdicts(judged)), ("results", results(judged.runs))):
+        table.to_csv(TABLES / f"{arguments.name}-{kind}.csv", index=False, float_format="%.6g")
     write_overview()
 
 

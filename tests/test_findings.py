@@ -181,8 +181,8 @@ CLAIMED = (
     (
         "quick",
         "sharpness, ratio of true to observed labels: SAM less SGD > 0",
-        "equivalent in these cells",
-        "({3:.3f} decades [{4:.3f}, {5:+.3f}], equivalent in these cells)",
+        "inconclusive",
+        "({3:.3f} decades [{4:.3f}, {5:+.3f}], inconclusive)",
     ),
 )
 

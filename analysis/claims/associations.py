@@ -18,7 +18,6 @@ from analysis.claims.prediction import (
     lacking,
     noisy_runs,
     not_measured,
-    series_of,
 )
 from analysis.claims.quantities import quantity
 from analysis.claims.variants import (
@@ -86,7 +85,7 @@ class Association:
                 values[0],
                 values[1],
                 given=values[2] if self.given else None,
-                series=series_of(noisy),
+                data_sets=noisy["dataset"],
                 draws=draws_of(noisy),
             ),
             coverage=coverage_of_all(noisy, quantities),

@@ -12,7 +12,7 @@ from analysis.claims.coverage import coverage_of_all
 from analysis.claims.differences import check_margin
 from analysis.claims.effect import Effect
 from analysis.claims.limits import limits_of_difference
-from analysis.claims.prediction import cell_names, draws_of, effect_of, not_measured, series_of
+from analysis.claims.prediction import cell_names, draws_of, effect_of, not_measured
 from analysis.claims.quantities import quantity
 from analysis.claims.variants import CELL, Variant, series_over
 from analysis.statistics import best_among
@@ -86,7 +86,7 @@ class Best:
             cell_names(seeds),
             outcomes.to_numpy(dtype=np.float64),
             inside,
-            series=series_of(seeds),
+            data_sets=seeds["dataset"],
             draws=draws_of(seeds),
             margin=what.margin,
             counted="seeds in cells",

@@ -229,7 +229,7 @@ def write_json(judgements: list[Judgement], path: Path) -> None:
 
 
 def _plain(effect: Effect) -> dict[str, object]:
-    """All numbers of an effect, about these cells and about data and noise like these."""
+    """All numbers of an effect, about these cells and about data like these."""
     finding = effect.finding
     return {
         "name": effect.name,
@@ -249,8 +249,8 @@ def _plain(effect: Effect) -> dict[str, object]:
         "high": _without_nan(effect.high),
         "note": effect.note,
         "these_cells": _numbers(finding.these),
-        "data_and_noise_like_these": _numbers(finding.like_these),
-        "series": finding.series,
+        "data_like_these": _numbers(finding.like_these),
+        "data_sets": finding.data_sets,
         "places": finding.places,
         "place": finding.place,
         "reversal_p": _without_nan(finding.reversal_p),

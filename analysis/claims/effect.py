@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from analysis.claims.coverage import Coverage
-from analysis.statistics import FEWEST_SERIES, THESE, Finding, Part, Test, holm, nothing_found
+from analysis.statistics import FEWEST_DATA_SETS, THESE, Finding, Part, Test, holm, nothing_found
 
 SIGNIFICANCE = 0.05
 
@@ -31,15 +31,14 @@ IN_THESE_CELLS = {
     CONTRADICTED: CONTRADICTED_HERE,
     EQUIVALENT: EQUIVALENT_HERE,
 }
-"""Verdict about data and noise like these -> the same verdict about the cells at hand only."""
+"""Verdict about data like these -> the same verdict about the cells at hand only."""
 
 VERDICTS = {
-    SUPPORTED: "the effect has the predicted sign in data and noise like these",
-    CONTRADICTED: "the effect has the opposite sign in data and noise like these",
-    EQUIVALENT: "the effect in data and noise like these is smaller than the margin below which it does not matter",
+    SUPPORTED: "the effect has the predicted sign in data like these",
+    CONTRADICTED: "the effect has the opposite sign in data like these",
+    EQUIVALENT: "the effect in data like these is smaller than the margin below which it does not matter",
     SUPPORTED_HERE: (
-        f"the same of the cells at hand: fewer than {FEWEST_SERIES} series (data set and kind of noise) say nothing of "
-        "others"
+        f"the same of the cells at hand: fewer than {FEWEST_DATA_SETS} data sets say nothing of others"
     ),
     CONTRADICTED_HERE: "the effect has the opposite sign in the cells at hand",
     EQUIVALENT_HERE: "the effect in the cells at hand is smaller than the margin",
@@ -95,7 +94,7 @@ class Effect:
 
     @property
     def estimand(self) -> str:
-        """Whether the effect is a property of these cells, `THESE`, or of data and noise like these, `LIKE_THESE`."""
+        """Whether the effect is a property of these cells, `THESE`, or of data like these, `LIKE_THESE`."""
         return self.test.estimand
 
     @property
@@ -173,7 +172,7 @@ class Effect:
 
     @property
     def _verdict_of_the_population(self) -> str:
-        """The verdict by rules that are the same for the cells at hand and for data and noise like these.
+        """The verdict by rules that are the same for the cells at hand and for data like these.
 
         The first rule asks whether the sign depends on the cell, the second whether the pooled effect is too small to
         matter, and the last one its sign. An effect can differ from zero and still be too small to matter. A reversal

@@ -108,11 +108,6 @@ def series_names(runs: pd.DataFrame) -> pd.Series:
     return joined(runs, several or ["dataset"], ", ")
 
 
-def series_of(runs: pd.DataFrame) -> pd.Series:
-    """The series of each run: its data set and kind of noise. Without wrong labels no kind differs from another."""
-    return joined(runs.assign(noise_kind=runs["noise_kind"].where(runs["noise_rate"] > 0, "")), CELL[:2])
-
-
 def draws_of(runs: pd.DataFrame, draw: Sequence[str] = CELL) -> pd.Series:
     """What names the random draws of each run, as the plan derives their seeds (`analysis.plan.seeds`).
 
@@ -135,7 +130,7 @@ def effect_over_cells(
     margin: float = math.nan,
     counted: str = "pairs",
 ) -> Finding:
-    """The mean over cells of the mean of each, with the series and the shared draws of the runs.
+    """The mean over cells of the mean of each, with the data sets and the shared draws of the runs.
 
     Args:
         runs: a row with the columns `CELL` for each value.
@@ -148,7 +143,7 @@ def effect_over_cells(
     return paired_effect(
         cell_names(runs),
         values,
-        series=series_of(runs),
+        data_sets=runs["dataset"],
         draws=draws_of(runs, draw),
         null=null,
         margin=margin,

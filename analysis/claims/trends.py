@@ -103,6 +103,7 @@ class Trend:
             series_names(runs),
             runs["noise_rate"],
             what.values(runs),
+            data_sets=runs["dataset"],
             draws=draws_of(runs),
             margin=what.margin,
         )

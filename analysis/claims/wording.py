@@ -16,7 +16,7 @@ from analysis.claims.effect import (
     Effect,
 )
 from analysis.statistics import (
-    FEWEST_SERIES,
+    FEWEST_DATA_SETS,
     LIKE_THESE,
     THESE,
     Test,
@@ -111,11 +111,13 @@ def _about(effect: Effect) -> str:
     named = f"{finding.places} {_place(effect) if finding.places == 1 else finding.place}"
     if effect.estimand == THESE:
         whose = "this" if finding.places == 1 else "these"
-        if not finding.series:
+        if not finding.data_sets:
             return f"About {whose} {named}."
-        of_series = f" of {finding.series} series" if finding.place == "cells" else ""
-        return f"About {whose} {named}{of_series}; {LIKE_THESE} are judged from {FEWEST_SERIES} series on."
-    said = f"About {LIKE_THESE} {finding.series} series"
+        of_data = f" of {counted(finding.data_sets, 'data sets')}"
+        return (
+            f"About {whose} {named}{of_data}; {LIKE_THESE} are judged from {FEWEST_DATA_SETS} data sets on."
+        )
+    said = f"About {LIKE_THESE} {finding.data_sets} data sets"
     these = finding.these
     if not math.isfinite(these.low) or these.method == effect.test.method:
         return f"{said}."

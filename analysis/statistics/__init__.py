@@ -1,4 +1,4 @@
-"""Statistics from arrays: estimates with intervals and tests, for the cells at hand and for data and noise like these.
+"""Statistics from arrays: estimates with intervals and tests, for the cells at hand and for data like these.
 
 Only `analysis.claims.effect` judges whether an estimate has the predicted sign, and gives verdicts.
 """
@@ -6,7 +6,15 @@ Only `analysis.claims.effect` judges whether an estimate has the predicted sign,
 from analysis.statistics.association import rank_association
 from analysis.statistics.best import best_among
 from analysis.statistics.family import holm
-from analysis.statistics.finding import FEWEST_SERIES, LIKE_THESE, THESE, Finding, Part, Test, nothing_found
+from analysis.statistics.finding import (
+    FEWEST_DATA_SETS,
+    LIKE_THESE,
+    THESE,
+    Finding,
+    Part,
+    Test,
+    nothing_found,
+)
 from analysis.statistics.information import conditional_information
 from analysis.statistics.paired import paired_effect
 from analysis.statistics.power import (
@@ -20,7 +28,7 @@ from analysis.statistics.shares import failing_share
 from analysis.statistics.trends import slope_of, trend
 
 __all__ = [
-    "FEWEST_SERIES",
+    "FEWEST_DATA_SETS",
     "LIKE_THESE",
     "POWER",
     "THESE",

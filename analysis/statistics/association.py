@@ -11,7 +11,7 @@ import scipy.stats
 from numpy.typing import ArrayLike
 
 from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Test, nothing_found
-from analysis.statistics.judged import means_of, over_series
+from analysis.statistics.judged import means_of, over_data_sets
 from analysis.statistics.methods import FEWEST, family_means, method_means
 from analysis.statistics.neighbors import orders_among_neighbors
 from analysis.statistics.resampling import EXACT_UP_TO, Indices, Values, one_sided, orders_of, smallest_p
@@ -37,7 +37,7 @@ def rank_association(
     y: ArrayLike,
     *,
     given: ArrayLike | None = None,
-    series: ArrayLike | None = None,
+    data_sets: ArrayLike | None = None,
     draws: ArrayLike | None = None,
     seed: int = 0,
 ) -> Finding:
@@ -57,8 +57,8 @@ def rank_association(
     show z only coarsely, so that ranks alone find an association in up to 11% of cases without one. The interval is
     that of the jackknife over families.
 
-    For data and noise like these, the mean correlation of the cells of each series must also differ from zero in a t
-    test over series.
+    For data like these, the mean correlation of the cells of each data set must also differ from zero in a t test over
+    data sets.
 
     Args:
         cells: the cell of each run.
@@ -68,8 +68,9 @@ def rank_association(
         x: one number for each run.
         y: one number for each run.
         given: z, one number for each run.
-        series: the series of each run: its data set and kind of noise. None: each cell is a series of its own.
-        draws: what names the random draws of each run. Series that share draws are one. None: no two runs share a draw.
+        data_sets: the data set of each run. None: each cell is of a data set of its own.
+        draws: what names the random draws of each run. Data sets that share draws are one. None: no two runs share a
+            draw.
         seed: seed of the permutations.
     """
     columns = {"x": x, "y": y} if given is None else {"x": x, "y": y, "z": given}
@@ -107,27 +108,27 @@ def rank_association(
         freedom=count - 1,
         smallest_p=least,
     )
-    units = _unit_of_cell(runs["cell"], series, draws)
-    of_series = means_of(by_cell, np.array([units[str(name)] for name in table.index]))
+    units = _unit_of_cell(runs["cell"], data_sets, draws)
+    of_data_sets = means_of(by_cell, np.array([units[str(name)] for name in table.index]))
     parts = tuple(
         Part(str(name), float(number), np.nan, np.nan, count)
         for name, number in zip(table.index, by_cell, strict=True)
     )
     return Finding(
         these,
-        _of_the_population(these, of_series),
+        _of_the_population(these, of_data_sets),
         len(by_cell),
         parts=parts if len(parts) > 1 else (),
         reversal_p=_reversal_p(found),
         lost=means.lost,
-        series=len(of_series),
+        data_sets=len(of_data_sets),
     )
 
 
-def _unit_of_cell(cells: pd.Series, series: ArrayLike | None, draws: ArrayLike | None) -> dict[str, int]:
-    """The series of each cell, as a number that is equal for series which share draws."""
+def _unit_of_cell(cells: pd.Series, data_sets: ArrayLike | None, draws: ArrayLike | None) -> dict[str, int]:
+    """The data set of each cell, as a number that is equal for data sets which share draws."""
     units = connected(
-        codes_of(cells if series is None else series),
+        codes_of(cells if data_sets is None else data_sets),
         np.arange(len(cells)) if draws is None else codes_of(draws),
     )
     return dict(zip(cells.tolist(), units.tolist(), strict=True))
@@ -145,9 +146,9 @@ def _two_sided(found: Values) -> float:
     return min(1.0, 2 * float(min(one_sided(found))))
 
 
-def _of_the_population(these: Test, of_series: Values) -> Test:
-    """The larger p-value and the wider interval of two tests, that of families and the t test over series."""
-    population = over_series(of_series)
+def _of_the_population(these: Test, of_data_sets: Values) -> Test:
+    """The larger p-value and the wider interval of two tests, that of families and the t test over data sets."""
+    population = over_data_sets(of_data_sets)
     shift = population.estimate - these.estimate
     return replace(
         these,

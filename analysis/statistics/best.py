@@ -17,7 +17,7 @@ def best_among(
     outcomes: Values,
     inside: NDArray[np.bool_],
     *,
-    series: ArrayLike | None = None,
+    data_sets: ArrayLike | None = None,
     draws: ArrayLike | None = None,
     margin: float = np.nan,
     counted: str = "pairs",
@@ -37,7 +37,7 @@ def best_among(
         cells: the cell of each row of outcomes.
         outcomes: float64 (rows, values), larger is better; NaN if a run has no number. Such rows are lost.
         inside: bool (values,), which values are inside; some are, and others are not.
-        series: the series of each row, see `paired_effect`.
+        data_sets: the data set of each row, see `paired_effect`.
         draws: what names the random draws of each row, see `paired_effect`.
         margin: the smallest difference that matters.
         counted: word for the rows.
@@ -48,7 +48,7 @@ def best_among(
             paired_effect(
                 cells,
                 whole[:, one] - whole[:, other],
-                series=series,
+                data_sets=data_sets,
                 draws=draws,
                 margin=margin,
                 counted=counted,

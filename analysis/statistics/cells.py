@@ -1,9 +1,9 @@
 """Cells. A cell is a data set with a kind and a rate of noise; a series is all cells of one data set and kind.
 
 Two questions have different answers. What is true of these cells? Only the spread of seeds within cells makes the
-answer uncertain. What is true of data and noise like these? The spread between series makes the answer uncertain, and
-more seeds or more rates do not help: the seeds of a cell share one choice of hyper-parameters, and the cells of a
-series are alike, because they differ only in the noise rate.
+answer uncertain. What is true of data like these, under the same kinds and rates of noise? The spread between data sets
+makes the answer uncertain, and more seeds, rates or kinds of noise do not help: the seeds of a cell share one choice of
+hyper-parameters, and the cells of a data set are alike, because they differ only in the noise.
 """
 
 from __future__ import annotations

@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 
 THESE = "these cells"
-LIKE_THESE = "data and noise like these"
+LIKE_THESE = "data like these"
 
-FEWEST_SERIES = 6
-"""With at least this number of series of cells, their population is judged; else the cells at hand.
+FEWEST_DATA_SETS = 6
+"""With at least this number of data sets, their population is judged; else the cells at hand.
 
-A series is a data set with one kind of noise. The cells of a series, its noise rates, are alike, and say little more of
-other data and noise than one of them. For fewer series, a test that assumes only symmetry has no p-value below 5%: five
-series of one sign occur by chance in 2 of 2^5 cases, which is 6%.
+The cells of a data set, its kinds and rates of noise, are alike, and say little more of other data than one of them.
+For fewer data sets, a test that assumes only symmetry has no p-value below 5%: five data sets of one sign occur by
+chance in 2 of 2^5 cases, which is 6%.
 """
 
 ROUNDING = 1e-12
@@ -28,8 +28,7 @@ class Test:
     """One number with its interval, and the test of a null hypothesis about the number.
 
     Attributes:
-        estimand: whether the number is a property of these cells, `THESE`, or of data and noise like these,
-            `LIKE_THESE`.
+        estimand: whether the number is a property of these cells, `THESE`, or of data like these, `LIKE_THESE`.
         estimate: the number; NaN if nothing could be compared.
         low: lower end of the 95% interval; NaN if the values have no spread.
         high: upper end of the interval.
@@ -38,7 +37,7 @@ class Test:
             no test was possible.
         method: name of the test.
         units: number of independent units.
-        counted: word for the units, such as "pairs" or "series".
+        counted: word for the units, such as "pairs" or "data sets".
         standard_error: standard error of the estimate; NaN if it is not known.
         freedom: degrees of freedom of the standard error.
         smallest_p: the smallest p-value that the test can give with `units` units.
@@ -91,13 +90,14 @@ class Finding:
 
     Attributes:
         these: the test about the cells at hand.
-        like_these: the test about the population of series.
+        like_these: the test about the population of data sets.
         places: number of cells (or series of cells).
         place: word for the places: "cells" or "series".
         parts: the number in each place; empty for a single place.
         reversal_p: p-value of the null hypothesis that no two places have opposite signs.
         lost: number of units that could not enter, because a run diverged, did not converge or was not measured.
-        series: number of independent series, the units of the test about the population; 0 if there is no such test.
+        data_sets: number of independent data sets, the units of the test about the population; 0 if there is no such
+            test.
         single: cells of one value, which says nothing of their spread, where others have several. What is said of these
             cells, their parts and opposite signs leaves them out.
     """
@@ -109,13 +109,13 @@ class Finding:
     parts: tuple[Part, ...] = ()
     reversal_p: float = math.nan
     lost: int = 0
-    series: int = 0
+    data_sets: int = 0
     single: tuple[str, ...] = ()
 
     @property
     def deciding(self) -> Test:
         """The test that decides: that of the population if there are enough series, else that of the cells at hand."""
-        return self.like_these if self.series >= FEWEST_SERIES else self.these
+        return self.like_these if self.data_sets >= FEWEST_DATA_SETS else self.these
 
 
 def no_population(these: Test) -> Test:
@@ -123,7 +123,7 @@ def no_population(these: Test) -> Test:
     return Test(
         LIKE_THESE,
         these.estimate,
-        method="none over series",
+        method="none over data sets",
         units=these.units,
         counted=these.counted,
         smallest_p=1.0,

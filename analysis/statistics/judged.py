@@ -1,4 +1,4 @@
-"""Both answers of a mean over places, which are cells or series of cells: of these cells, and of series like these."""
+"""Both answers of a mean over places, which are cells or series of cells: of these cells, and of data like these."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from analysis.statistics.cells import Cells
 from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Region, Test
+from analysis.statistics.freedom import shared_freedom
 from analysis.statistics.resampling import Values
 from analysis.statistics.reversal import dependent_reversal_p, reversal_p
 from analysis.statistics.shared_draws import Codes, Shared, independent
@@ -57,16 +58,16 @@ def judged_by_cells(
         Part(name, float(number), *student_interval(float(number), float(error), cells.freedom), int(count))
         for name, number, error, count in zip(names, numbers, errors, samples, strict=True)
     ]
-    of_series = means_of(numbers, shared.units[(weights != 0).argmax(1)])
+    of_data_sets = means_of(numbers, shared.units[(weights != 0).argmax(1)])
     return Finding(
         these,
-        over_series(of_series, null=null, margin=margin),
+        over_data_sets(of_data_sets, null=null, margin=margin),
         len(numbers),
         place,
         tuple(parts) if len(parts) > 1 else (),
         reversal,
         lost,
-        len(of_series),
+        len(of_data_sets),
     )
 
 
@@ -78,17 +79,12 @@ def _size(weights: Values, numbers: Values) -> float:
 def _of_these(
     cells: Cells, weights: Values, *, signs: Signs, counted: str, null: Region, margin: float
 ) -> Test:
-    """Student's t with the variance within each cell, and Welch's second formula for the degrees of freedom.
-
-    The formula (Welch 1947) uses f + 2 in the place of f, and subtracts 2 from the result. With the three seeds of most
-    studies, the first formula gives far too few degrees of freedom.
-    """
+    """Student's t with the variance within each cell."""
     shares = weights**2 * cells.variances / cells.counts
     total = float(shares.sum())
     freedom = cells.freedom
     if total > 0 and np.isfinite(total):
-        found = total**2 / float((shares**2 / (cells.freedoms + 2)).sum()) - 2
-        freedom = float(np.clip(found, 1.0, cells.freedom))
+        freedom = shared_freedom(shares, cells.freedoms)
     return student(
         THESE,
         float(weights @ cells.means),
@@ -109,17 +105,32 @@ def means_of(numbers: Values, groups: Codes) -> Values:
     return np.asarray(np.bincount(index, numbers) / np.bincount(index))
 
 
-def over_series(numbers: Values, *, null: Region = (0.0, 0.0), margin: float = np.nan) -> Test:
-    """Student's t test over series, float64 (series,); each series is one value of the population."""
+def over_data_sets(numbers: Values, *, null: Region = (0.0, 0.0), margin: float = np.nan) -> Test:
+    """Student's t test over data sets, float64 (data sets,); each data set is one value of the population."""
+    return over_units(LIKE_THESE, numbers, "data sets", null=null, margin=margin)
+
+
+def over_units(
+    estimand: str, numbers: Values, counted: str, *, null: Region = (0.0, 0.0), margin: float = np.nan
+) -> Test:
+    """Student's t test over independent numbers, float64 (units,).
+
+    Args:
+        estimand: `THESE` or `LIKE_THESE`.
+        numbers: the numbers.
+        counted: word for the units.
+        null: values that the null hypothesis allows.
+        margin: the smallest number that matters.
+    """
     count = len(numbers)
     return student(
-        LIKE_THESE,
+        estimand,
         float(numbers.mean()) if count else np.nan,
         float(numbers.std(ddof=1) / count**0.5) if count > 1 else np.nan,
         count - 1,
         units=count,
-        counted="series",
-        method="t test over series",
+        counted=counted,
+        method=f"t test over {counted}",
         signs=Signs(numbers, count, float(np.abs(numbers).mean())),
         null=null,
         margin=margin,

@@ -16,7 +16,7 @@ def paired_effect(
     cells: ArrayLike,
     differences: ArrayLike,
     *,
-    series: ArrayLike | None = None,
+    data_sets: ArrayLike | None = None,
     draws: ArrayLike | None = None,
     null: Region = (0.0, 0.0),
     margin: float = np.nan,
@@ -24,14 +24,14 @@ def paired_effect(
 ) -> Finding:
     """The mean over cells of the mean difference in each cell. All cells have one weight, also those with few seeds.
 
-    Of data and noise like these, the mean over series of the mean over the cells of each. Cells of one pair, where
+    Of data like these, the mean over data sets of the mean over the cells of each. Cells of one pair, where
     others have several, are left out of what is said of these cells (`single_values`).
 
     Args:
         cells: the cell of each pair.
         differences: one number for each pair; NaN if a run has no number. Such pairs are left out and counted as lost.
-        series: the series of each pair: its data set and kind of noise. None: each cell is a series of its own.
-        draws: what names the random draws of each pair. Pairs of one draw in several cells are one unit, and series
+        data_sets: the data set of each pair. None: each cell is of a data set of its own.
+        draws: what names the random draws of each pair. Pairs of one draw in several cells are one unit, and data sets
             that share draws are one, too. None: no two pairs share a draw.
         null: values that the null hypothesis allows; (-margin, margin) if no difference is predicted.
         margin: the smallest difference that matters. Two one-sided t tests say whether the mean is smaller.
@@ -44,7 +44,7 @@ def paired_effect(
         return nothing_found(f"too few {counted}", 0, counted, lost)
     names, where = np.unique(np.asarray(cells).astype(str)[finite], return_inverse=True)
     values = values[finite]
-    codes_of_series = where if series is None else codes_of(np.asarray(series)[finite])
+    codes_of_data = where if data_sets is None else codes_of(np.asarray(data_sets)[finite])
     codes_of_draws = np.arange(len(values)) if draws is None else codes_of(np.asarray(draws)[finite])
 
     def judged(kept: Kept) -> Finding:
@@ -53,7 +53,7 @@ def paired_effect(
             cells_at(cell, values[kept]),
             np.eye(len(places)),
             names[places].tolist(),
-            shared=shared_by(cell, values[kept], codes_of_series[kept], codes_of_draws[kept]),
+            shared=shared_by(cell, values[kept], codes_of_data[kept], codes_of_draws[kept]),
             means=True,
             counted=counted,
             null=null,

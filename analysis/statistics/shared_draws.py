@@ -28,7 +28,7 @@ class Shared:
         values: float64 (values,).
         draws: int64 (values,), the draw of each value.
         blocks: int64 (cells,), equal for cells that share draws, also through other cells.
-        units: int64 (cells,), equal for cells of one series, and of series that share draws.
+        units: int64 (cells,), equal for cells of one data set, and of data sets that share draws.
     """
 
     where: Codes
@@ -48,17 +48,17 @@ def codes_of(labels: ArrayLike) -> Codes:
     return np.asarray(np.unique(np.asarray(labels).astype(str), return_inverse=True)[1], dtype=np.int64)
 
 
-def shared_by(where: Codes, values: Values, series: Codes, draws: Codes) -> Shared:
+def shared_by(where: Codes, values: Values, data_sets: Codes, draws: Codes) -> Shared:
     """What the cells share.
 
     Args:
         where: int64 (values,), the cell of each value; each cell holds a value.
         values: float64 (values,).
-        series: int64 (values,), the series of each value. A cell has one series.
+        data_sets: int64 (values,), the data set of each value. A cell has one data set.
         draws: int64 (values,), the draw of each value.
     """
     first = np.unique(where, return_index=True)[1]
-    return Shared(where, values, draws, connected(where, draws)[first], connected(series, draws)[first])
+    return Shared(where, values, draws, connected(where, draws)[first], connected(data_sets, draws)[first])
 
 
 def connected(first: Codes, second: Codes) -> Codes:

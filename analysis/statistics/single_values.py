@@ -2,7 +2,7 @@
 
 One value says nothing of the spread of its cell, and the spread of others is no guide: more wrong labels make results
 scatter more. With it in its place, up to 64% of studies without an effect had a verdict. So such cells are left out of
-what is said of these cells. Series like these are judged by the means of all cells, which need no spread.
+what is said of these cells. Data like these are judged by the means of all cells, which need no spread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.statistics.finding import FEWEST_SERIES, Finding
+from analysis.statistics.finding import FEWEST_DATA_SETS, Finding
 from analysis.statistics.shared_draws import Codes, of_repeated_cells
 
 Kept = NDArray[np.bool_]
@@ -40,10 +40,10 @@ def about_repeated_cells(
     single = tuple(names[cell] for cell in np.setdiff1d(where, where[kept]))
     if not found.places:
         return replace(whole, single=single)
-    decides = whole.series >= FEWEST_SERIES
+    decides = whole.data_sets >= FEWEST_DATA_SETS
     return replace(
         found,
         like_these=whole.like_these,
-        series=whole.series if decides else found.series,
+        data_sets=whole.data_sets if decides else found.data_sets,
         single=single,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-SINGULAR = {"families": "family", "series": "series"}
-"""Words whose singular is not the plural without its s."""
+SINGULAR = {"families": "family", "series": "series", "data sets": "data set"}
+"""Names whose singular is not the plural of the first word without its s."""
 MOST_DIGITS = 17
 """A float64 is given by so many digits."""
 
@@ -37,6 +37,8 @@ def listed(shares: Iterable[Any]) -> str:
 def counted(count: int, words: str) -> str:
     """A number of things that are named in the plural: "1 pair", "3 seeds in cells"."""
     first, *others = words.split(" ")
+    if count == 1 and words in SINGULAR:
+        return f"1 {SINGULAR[words]}"
     if count == 1:
         first = SINGULAR.get(first, first.removesuffix("s"))
     return " ".join([str(count), first, *others])

@@ -102,7 +102,7 @@ def fixed_and_redrawn():
 def test_labels_that_stay_and_labels_that_are_redrawn_share_the_draws_of_a_seed(prediction):
     finding = prediction.effect(fixed_and_redrawn()).finding
     rates = 4 if isinstance(prediction, Trend) else 3
-    assert (finding.these.units, finding.these.counted, finding.series) == (6 * rates, "seeds", 1)
+    assert (finding.these.units, finding.these.counted, finding.data_sets) == (6 * rates, "seeds", 1)
 
 
 def test_a_bound_on_labels_that_stay_and_that_are_redrawn_holds_on_one_draw():
@@ -110,16 +110,23 @@ def test_a_bound_on_labels_that_stay_and_that_are_redrawn_holds_on_one_draw():
     assert effect.samples == 6 * 4
 
 
-def test_associations_over_both_are_of_one_series():
+def test_associations_over_both_are_of_one_data_set():
     effect = Association("sharpness_observed", "test_accuracy", -1).effect(fixed_and_redrawn())
-    assert (effect.finding.places, effect.finding.series) == (6, 1)
+    assert (effect.finding.places, effect.finding.data_sets) == (6, 1)
 
 
-@pytest.mark.parametrize(("clean", "series"), [(False, 2), (True, 1)])
-def test_without_wrong_labels_no_kind_of_noise_differs_from_another(clean, series):
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        Difference("test_accuracy", SAM, SGD, 1),
+        Difference("test_accuracy", SAM, SGD, 1, clean=True),
+        Trend("sharpness_clean", SGD, 1),
+        Association("sharpness_observed", "test_accuracy", -1),
+    ],
+)
+def test_several_kinds_of_noise_on_one_data_set_are_one_unit_of_the_population(prediction):
     kinds = [table(seed=seed).assign(noise_kind=kind) for seed, kind in enumerate(("symmetric", "pair"))]
-    effect = Difference("test_accuracy", SAM, SGD, 1, clean=clean).effect(pd.concat(kinds, ignore_index=True))
-    assert effect.finding.series == series
+    assert prediction.effect(pd.concat(kinds, ignore_index=True)).finding.data_sets == 1
 
 
 def test_a_smoothed_run_that_did_not_converge_is_counted():

@@ -164,14 +164,14 @@ def test_runs_that_did_not_converge_are_counted():
 @pytest.mark.parametrize(
     ("means", "words"),
     [
-        ([1.0], "About this 1 cell of 1 series; data and noise like these are judged from 6 series on."),
+        ([1.0], "About this 1 cell of 1 data set; data like these are judged from 6 data sets on."),
         (
             [1.0] * FEW,
-            "About these 3 cells of 3 series; data and noise like these are judged from 6 series on.",
+            "About these 3 cells of 3 data sets; data like these are judged from 6 data sets on.",
         ),
         (
             [1.0] * MANY,
-            "About data and noise like these 8 series; of the 8 cells themselves the 95% interval is [+",
+            "About data like these 8 data sets; of the 8 cells themselves the 95% interval is [+",
         ),
     ],
 )

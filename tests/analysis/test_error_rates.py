@@ -47,7 +47,7 @@ def test_cells_of_a_series_that_are_alike_state_a_sign_no_more_often(series, rat
     assert row["wrong"] <= at_most(200)
     # one series says nothing of others
     assert (row["covers_population"] >= 1 - at_most(200)) == (series > 1)
-    assert row["about"] == ("data and noise like these" if series >= 6 else "these cells")
+    assert row["about"] == ("data like these" if series >= 6 else "these cells")
 
 
 @pytest.mark.parametrize("correlation", verdicts.ALIKE)

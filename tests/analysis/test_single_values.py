@@ -35,7 +35,7 @@ def test_differences_of_a_study_that_stopped_halfway_have_no_false_sign(seeds, s
     cells = np.repeat(np.arange(len(seeds)), seeds)
     found, _ = shares(
         lambda rng: paired_effect(
-            cells, np.repeat(spread, seeds) * rng.normal(size=len(cells)), series=0 * cells
+            cells, np.repeat(spread, seeds) * rng.normal(size=len(cells)), data_sets=0 * cells
         )
     )
     assert found <= MOST
@@ -53,8 +53,8 @@ def test_slopes_of_a_study_that_stopped_halfway_have_no_false_sign_and_no_opposi
 
 
 def test_what_is_said_of_these_cells_leaves_out_those_of_one_value():
-    found = paired_effect(["a"] * 5 + ["b"] * 5 + ["c"], [*FIVE, *FIVE, 100.0], series=["s"] * 11)
-    alone = paired_effect(["a"] * 5 + ["b"] * 5, [*FIVE, *FIVE], series=["s"] * 10)
+    found = paired_effect(["a"] * 5 + ["b"] * 5 + ["c"], [*FIVE, *FIVE, 100.0], data_sets=["s"] * 11)
+    alone = paired_effect(["a"] * 5 + ["b"] * 5, [*FIVE, *FIVE], data_sets=["s"] * 10)
     assert (found.these, found.places, found.parts) == (alone.these, alone.places, alone.parts)
     assert found.single == ("c",)
     said = conclusion(judged(found))
@@ -66,10 +66,10 @@ def test_series_like_these_are_judged_by_the_means_of_all_cells():
     values = np.random.default_rng(1).normal(1, 1, size=18)
     seeds = np.tile([2, 1], 6)
     cells, series = np.repeat(np.arange(12), seeds), np.repeat(np.arange(6), 3)
-    found = paired_effect(cells, values, series=series)
+    found = paired_effect(cells, values, data_sets=series)
     means = [(of_series[:2].mean() + of_series[2]) / 2 for of_series in values.reshape(6, 3)]
     assert found.like_these.estimate == pytest.approx(np.mean(means))
-    assert (found.places, len(found.single), found.series, found.deciding.units) == (6, 6, 6, 6)
+    assert (found.places, len(found.single), found.data_sets, found.deciding.units) == (6, 6, 6, 6)
     assert "left out of what is said of these cells" in conclusion(judged(found))
 
 
@@ -101,5 +101,5 @@ def test_cells_that_share_one_draw_borrow_no_spread_of_other_cells():
 def test_where_every_cell_has_one_value_series_alone_are_judged():
     values = np.random.default_rng(4).normal(size=7)
     found = paired_effect(np.arange(7), values)
-    assert (found.single, found.series, np.isfinite(found.like_these.p_value)) == ((), 7, True)
+    assert (found.single, found.data_sets, np.isfinite(found.like_these.p_value)) == ((), 7, True)
     assert found.these.method == "too few pairs"

@@ -130,7 +130,6 @@ def permutation_p(levels, values):
     [
         ([0, 0, 0, 0.4, 0.4, 0.4], [0, 0, 0, 1, 1, 1]),
         ([0, 0, 0, 0, 0.4, 0.4], [0, 0, 0, 0, 1, 1]),
-        ([0, 0.2, 0.4], [0, 0.2, 0.4]),
         ([0, 0, 0.2, 0.2, 0.4, 0.4], [1, 1, 2, 2, 3, 3]),
         ([0, 0, 0, 0.4, 0.4, 0.4], [1, 1, 1, 1, 1, 1]),
     ],
@@ -180,13 +179,22 @@ def test_the_slope_of_one_series_is_that_of_least_squares():
     assert found.standard_error == pytest.approx(np.sqrt((centered**2 @ groups) / 3) / (centered @ centered))
 
 
-def test_without_repeated_runs_the_slope_has_the_error_of_its_line():
-    values = np.random.default_rng(6).normal(size=5)
-    found, line = trend(["a"] * 5, np.arange(5), values).these, scipy.stats.linregress(np.arange(5), values)
-    assert (found.standard_error, found.p_value) == pytest.approx((line.stderr, line.pvalue))
+def test_without_repeated_runs_the_slopes_of_several_series_are_the_values_of_the_test():
+    values = np.random.default_rng(6).normal(0.5, 1, size=(4, 5))
+    found = trend(np.repeat(list("abcd"), 5), np.tile(np.arange(5), 4), values.ravel()).these
+    slopes = [scipy.stats.linregress(np.arange(5), of_series).slope for of_series in values]
+    assert (found.units, found.counted) == (4, "series")
+    assert found.p_value == pytest.approx(scipy.stats.ttest_1samp(slopes, 0).pvalue)
 
 
-def test_slopes_of_further_series_are_the_only_evidence_of_series_like_these():
+def test_without_repeated_runs_the_slope_of_one_series_has_no_test():
+    """The spread may grow with the rate, and one run a rate does not show it."""
+    found = trend(["a"] * 5, np.arange(5), [0.0, 1, 2, 3, 4]).these
+    assert (found.estimate, found.method) == (1, "too few runs")
+    assert np.isnan([found.p_value, found.low, found.high]).all()
+
+
+def test_slopes_of_further_series_are_the_only_evidence_of_data_like_these():
     values = np.random.default_rng(7).normal(size=48) + LEVELS
     slopes = [scipy.stats.linregress(LEVELS[:12], v).slope for v in values.reshape(4, 12)]
     found = trend(SERIES, LEVELS, values)

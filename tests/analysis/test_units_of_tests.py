@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 
 from analysis.statistics import (
-    FEWEST_SERIES,
+    FEWEST_DATA_SETS,
     LIKE_THESE,
     THESE,
     conditional_information,
@@ -26,18 +26,18 @@ SERIES = np.repeat(["a", "b"], 12)
 def test_of_the_population_the_answer_is_students_t_test_of_the_means_of_series(rates):
     values = np.random.default_rng(1).normal(0.5, 1, size=(8, rates, 4))
     cells = np.repeat(np.arange(8 * rates), 4)
-    found = paired_effect(cells, values.ravel(), series=cells // rates).like_these
+    found = paired_effect(cells, values.ravel(), data_sets=cells // rates).like_these
     expected = scipy.stats.ttest_1samp(values.mean((1, 2)), 0)
     assert found.p_value == pytest.approx(expected.pvalue)
     assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()))
-    assert (found.units, found.counted) == (8, "series")
+    assert (found.units, found.counted) == (8, "data sets")
 
 
 def test_every_cell_of_a_series_counts_the_same_and_every_series_too():
-    found = paired_effect(list("aaabbcc"), [1.0, 1, 1, 3, 3, 10, 10], series=list("ssssstt"))
+    found = paired_effect(list("aaabbcc"), [1.0, 1, 1, 3, 3, 10, 10], data_sets=list("ssssstt"))
     assert found.like_these.estimate == pytest.approx(((1 + 3) / 2 + 10) / 2)
     assert found.these.estimate == pytest.approx((1 + 3 + 10) / 3)
-    assert (found.places, found.series) == (3, 2)
+    assert (found.places, found.data_sets) == (3, 2)
 
 
 SHARED_SEEDS = np.tile(np.arange(8), 3)
@@ -80,8 +80,8 @@ def test_where_no_draw_is_in_all_cells_that_share_draws_there_is_no_test():
 def test_series_that_share_draws_are_one_of_the_population():
     values = np.random.default_rng(5).normal(size=(2, 4, 3))
     cells, series = np.repeat(np.arange(8), 3), np.repeat(["fixed", "redrawn"], 12)
-    found = paired_effect(cells, values.ravel(), series=series, draws=np.tile(np.arange(12), 2))
-    assert (found.series, found.like_these.estimate) == (1, pytest.approx(values.mean()))
+    found = paired_effect(cells, values.ravel(), data_sets=series, draws=np.tile(np.arange(12), 2))
+    assert (found.data_sets, found.like_these.estimate) == (1, pytest.approx(values.mean()))
 
 
 def test_slopes_of_series_that_share_draws_have_the_error_of_their_mean():
@@ -91,7 +91,7 @@ def test_slopes_of_series_that_share_draws_have_the_error_of_their_mean():
     one = trend(SERIES[:12], LEVELS[:12], values[0].ravel())
     assert found.these.standard_error == pytest.approx(one.these.standard_error)
     assert found.these.p_value == pytest.approx(one.these.p_value)
-    assert (found.places, found.series) == (2, 1)
+    assert (found.places, found.data_sets) == (2, 1)
 
 
 def test_a_draw_that_several_cells_share_shows_no_reversal_more_often():
@@ -108,23 +108,25 @@ def test_a_draw_that_several_cells_share_shows_no_reversal_more_often():
     assert np.mean(np.array(found) < 0.05) <= scipy.stats.binom.ppf(0.999, 400, 0.05) / 400
 
 
-@pytest.mark.parametrize(("series", "estimand"), [(FEWEST_SERIES - 1, THESE), (FEWEST_SERIES, LIKE_THESE)])
+@pytest.mark.parametrize(
+    ("series", "estimand"), [(FEWEST_DATA_SETS - 1, THESE), (FEWEST_DATA_SETS, LIKE_THESE)]
+)
 @pytest.mark.parametrize("rates", [1, 3])
 def test_the_population_is_judged_from_a_number_of_series_on(series, rates, estimand):
     cells = np.repeat(np.arange(series * rates), 3)
     values = np.random.default_rng(3).normal(size=len(cells))
-    assert paired_effect(cells, values, series=cells // rates).deciding.estimand == estimand
+    assert paired_effect(cells, values, data_sets=cells // rates).deciding.estimand == estimand
 
 
-@pytest.mark.parametrize("series", [FEWEST_SERIES - 1, FEWEST_SERIES])
+@pytest.mark.parametrize("series", [FEWEST_DATA_SETS - 1, FEWEST_DATA_SETS])
 def test_associations_too_are_judged_by_their_series(series):
     rng = np.random.default_rng(8)
     cells, methods = np.repeat(np.arange(3 * series), 7), np.tile(np.arange(7), 3 * series)
     x, y = rng.normal(size=(2, len(cells)))
-    found = rank_association(cells + 100, methods, methods, x, y, series=cells // 3)
+    found = rank_association(cells + 100, methods, methods, x, y, data_sets=cells // 3)
     taus = [part.estimate for part in found.parts]
-    assert found.series == series
-    assert found.deciding.estimand == (LIKE_THESE if series == FEWEST_SERIES else THESE)
+    assert found.data_sets == series
+    assert found.deciding.estimand == (LIKE_THESE if series == FEWEST_DATA_SETS else THESE)
     over = scipy.stats.ttest_1samp(np.reshape(taus, (series, 3)).mean(1), 0)
     assert found.like_these.p_value == pytest.approx(max(over.pvalue, found.these.p_value))
 
