@@ -19,7 +19,7 @@ from analysis.statistics import Finding, paired_effect, trend
 TABLE = Path(__file__).parents[1] / "docs" / "tables" / "family-errors.csv"
 SIGNS = TABLE.with_name("family-signs.csv")
 STUDIES, SEEDS, LARGE = 4000, 8, 50.0
-PREDICTIONS = 20_000
+PREDICTIONS = 10_000
 RATES = (0.0, 0.2, 0.4, 0.6)
 SPREADS = {
     "4 cells, one of 10 times the spread": (10.0, 1.0, 1.0, 1.0),

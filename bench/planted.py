@@ -56,12 +56,16 @@ def difference(
     return Outcome(effect, float(true.mean()), float(means.mean()), true)
 
 
-def unequal_seeds(rng: Generator, mean: float, seeds: Sequence[int], spread: Sequence[float]) -> Outcome:
+def unequal_seeds(
+    rng: Generator, means: float | Sequence[float], seeds: Sequence[int], spread: Sequence[float]
+) -> Outcome:
     """Paired differences in the cells of one data set, of which each has its own number of seeds and spread."""
     cells = np.repeat(np.arange(len(seeds)), seeds)
-    values = mean + np.repeat(spread, seeds) * rng.normal(size=len(cells))
+    places = np.broadcast_to(np.asarray(means, dtype=np.float64), len(seeds))
+    values = places[cells] + np.repeat(spread, seeds) * rng.normal(size=len(cells))
     finding = paired_effect(cells, values, data_sets=np.zeros(len(cells)))
-    return Outcome(Effect(name="", predicted=1, unit="", finding=finding), mean, mean, np.full(1, mean))
+    mean = float(places.mean())
+    return Outcome(Effect(name="", predicted=1, unit="", finding=finding), mean, mean, places)
 
 
 def trend_of_unequal_seeds(

@@ -216,12 +216,18 @@ def _partial_associations() -> Iterable[Scenario]:
 
 def _unequal_seeds() -> Iterable[Scenario]:
     """Studies in which few seeds hide that one cell, or the end of a line, scatters more."""
+    name = "difference, one cell scatters more"
     for seeds, times in (((2, 3, 5, 5, 8), 10), ((2,) * 10, 30), ((2,) * 5, 30), ((3,) * 6, 10)):
         spread = np.r_[float(times), np.ones(len(seeds) - 1)]
-        simulate = partial(unequal_seeds, mean=0.0, seeds=seeds, spread=spread)
+        simulate = partial(unequal_seeds, means=0.0, seeds=seeds, spread=spread)
         others = "" if len(set(seeds)) == 1 else f", {seeds[1]} to {seeds[-1]} seeds in the others"
         truth = f"no effect, one cell of {times} times the spread{others}"
-        yield Scenario("difference, one cell scatters more", truth, len(seeds), seeds[0], 0.0, simulate)
+        yield Scenario(name, truth, len(seeds), seeds[0], 0.0, simulate)
+    for seeds in ((2,) * 5, (2, 8, 8, 8, 8)):
+        spread, means = (30.0, 1.0, 1.0, 1.0, 1.0), (0.0, 200.0, 0.0, 0.0, 0.0)
+        simulate = partial(unequal_seeds, means=means, seeds=seeds, spread=spread)
+        truth = f"one cell of 200, one of 30 times the spread, {seeds[1]} seeds in the others"
+        yield Scenario(name, truth, len(seeds), seeds[0], 0.0, simulate)
     for series, seeds in ((1, 2), (1, 3), (1, 8), (1, 1), (2, 1), (5, 1)):
         simulate = partial(
             trend_of_unequal_seeds, series=series, seeds=(seeds,) * len(GROWING), spread=GROWING
@@ -233,7 +239,7 @@ def _stopped_halfway() -> Iterable[Scenario]:
     """Studies whose last cells have one seed, and a larger spread."""
     for truth, mean in (("no effect", 0.0), ("effect of 1", 1.0)):
         for seeds, spread in (((5, 5, 1), (1.0, 3.0, 5.0)), ((8, 8, 1), (0.5, 1.0, 4.0))):
-            simulate = partial(unequal_seeds, mean=mean, seeds=seeds, spread=spread)
+            simulate = partial(unequal_seeds, means=mean, seeds=seeds, spread=spread)
             yield Scenario("difference, one cell of one seed", truth, len(seeds), seeds[0], 0.0, simulate)
     for series in (1, 6):
         simulate = partial(

@@ -61,7 +61,8 @@ class Association:
 
     def runs(self) -> str:
         """The runs that it needs."""
-        return "four or more families of methods (five for a verdict) at each noise rate above 0"
+        enough = "seven" if self.given else "five"
+        return f"four or more families of methods ({enough} for a verdict) at each noise rate above 0"
 
     def effect(self, table: pd.DataFrame) -> Effect:
         """The mean rank correlation over cells."""

