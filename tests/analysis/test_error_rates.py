@@ -144,9 +144,9 @@ def test_a_family_has_wrong_verdicts_of_each_kind_in_at_most_one_of_twenty_studi
 @pytest.mark.parametrize("design", [name for name in families.SPREADS if "10 cells" not in name])
 def test_holms_correction_holds_for_predictions_without_effect_whose_spread_is_unequal(design):
     generator = np.random.default_rng(1)
-    findings = [families.without_effect(generator, design, 3) for _ in range(800)]
-    # Welch's degrees of freedom of 1947 find a sign in 28% and 31% of such families
-    assert families.any_sign(findings, 20) <= at_most(40)
+    findings = [families.without_effect(generator, design, 3) for _ in range(600)]
+    # Welch's degrees of freedom of 1947 find a sign in 23% and 33% of these families
+    assert families.any_sign(findings, 20) <= at_most(30)
 
 
 def test_the_table_of_families_has_a_sign_in_one_of_twenty_at_most():
