@@ -160,7 +160,7 @@ def test_what_is_said_of_the_six_series_is_in_the_table():
 
 
 def test_what_is_said_of_these_cells_by_hand_follows_from_the_means_and_spreads_of_the_table():
-    """Means of logarithms, and their errors, from the means and spreads of values (the delta method), as if unpaired."""
+    """Means of logarithms, and their errors, from the means and spreads of values (delta method), as if unpaired."""
     runs = table_named("redrawn-cells-results")
     runs = runs[(runs["method"] == "SGD") & (runs["noise_rate"] > 0)]
     redrawn = runs["noise_kind"].str.endswith(REDRAWN)
