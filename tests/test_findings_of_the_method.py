@@ -211,7 +211,7 @@ def test_what_is_said_of_early_noise_and_true_labels_in_the_quick_study_is_in_th
     equal = effects.loc[
         "wrong labels memorized when seven eighths of the right labels are first fitted: SAM less SGD < 0"
     ]
-    assert equal["verdict"] == "equivalent in these cells"
+    assert equal["verdict"] == "inconclusive"
     lost = (
         -100
         * effects.loc[

@@ -66,7 +66,7 @@ measures = {
     "eigenvalue": lambda objective: top_eigenvalues(objective, 1, max_products=3),
     "sharpness": lambda objective: sharpness(objective, steps=2, restarts=0),
 }
-model = network(15, 1024)
+model = network(15, 860)
 size = sum(parameter.nbytes for parameter in model.parameters())
 
 def peak_of(measure):

@@ -8,7 +8,7 @@ from torch import nn
 from landscape import Objective, sampling_error, sharpness, top_eigenvalues, trace
 
 cross_entropy = nn.CrossEntropyLoss()
-DRAWS, SAMPLES = 40, 100
+DRAWS, SAMPLES = 24, 100
 
 
 def measured(model, inputs, targets, seed):
@@ -52,8 +52,8 @@ def column(drawn, field):
 def test_intervals_hold_the_truth(draws):
     truth, drawn = draws
     held = ((column(drawn, "low") <= truth) & (truth <= column(drawn, "high"))).mean(0)
-    # 40 draws of 95% intervals hold the truth in 82% or more, but for 1 in 1,000
-    assert (held >= 0.82).all(), held
+    # 24 draws of 95% intervals hold the truth in 79% or more, but for 1 in 1,000
+    assert (held >= 0.79).all(), held
 
 
 def test_standard_errors_are_the_spread_over_draws(draws):

@@ -7,7 +7,7 @@ from torch import nn
 
 from landscape import Objective, enough_samples, sampling_error, top_eigenvalues
 
-DRAWS = 30
+DRAWS = 20
 SPECTRA = {
     "equal": torch.full((8,), 2.0, dtype=torch.float64),
     "even": torch.linspace(1, 3, 8, dtype=torch.float64),
@@ -38,8 +38,8 @@ def test_intervals_hold_the_eigenvalue_of_the_source(name, which):
         held.append(found.low[0] <= truth <= found.high[0])
         biases.append(found.biases[0])
         values.append(found.values[0])
-    # 30 draws of intervals that hold in 90% hold the truth in 73% or more, but for 1 in 500
-    assert np.mean(held) >= 0.73
+    # 20 draws of intervals that hold in 90% hold the truth in 65% or more, but for 1 in 1,000
+    assert np.mean(held) >= 0.65
     bias = np.mean(values) - truth
     if abs(bias) > 3 * np.std(values) / np.sqrt(DRAWS):
         assert np.sign(np.mean(biases)) == np.sign(bias)
