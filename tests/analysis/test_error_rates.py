@@ -165,10 +165,11 @@ def test_the_documented_rate_of_a_family_is_that_of_the_table():
 
 def test_the_documented_rates_are_those_of_the_table():
     table = pd.read_csv(DOCS / "verdict_errors.csv")
-    assert verdicts.summary(table) in (DOCS / "claims.md").read_text(encoding="utf-8")
+    page = (DOCS / "claims.md").read_text(encoding="utf-8")
+    assert verdicts.summary(table) in page
     rows = table.set_index(["prediction", "truth", "cells", "seeds", "correlation"])["supported"]
-    assert f"{rows['difference', 'no effect', 3, 8, 0.5]:.0%}" == "24%"
-    assert f"{rows['difference', 'one cell of -2, others 2', 12, 3, 0.0]:.0%}" == "72%"
+    assert f"{rows['difference', 'no effect', 3, 8, 0.5]:.0%} are supported in their cells" in page
+    assert f"mixed and {rows['difference', 'one cell of -2, others 2', 12, 3, 0.0]:.0%} supported" in page
     # within what so many draws allow, over so many rows
     allowed = scipy.stats.binom.ppf(1 - 0.01 / len(table), table["draws"], 0.05) / table["draws"]
     assert table.loc[table["wrong"] > allowed, "truth"].isin(HARD).all()
