@@ -14,10 +14,10 @@ from landscape.guards.draws_that_differ import error_of_draws
 from landscape.guards.in_float64 import EPS, MOVED, InFloat64, few_and_more
 from landscape.guards.repeated_runs import HALF
 from landscape.loss.objective import Objective
+from landscape.matrices.padding_rows import slope_and_padding, without_padding_rows
 from landscape.matrices.rounding import Known, warn_of_rounded_products
 from landscape.matrices.rule import Rule
 from landscape.matrices.slopes import check_slope_in_outputs
-from landscape.model.derivatives import derivative
 from landscape.model.settled import ALLOWED, AT_ZERO, DRAWS_AT_KINKS, SPREAD, error_beyond_differences
 
 STEP = 1e-7
@@ -159,10 +159,10 @@ class _Compared:
             # so that a product in float32 is one at the same point; half precision would make weights equal again
             near = near.float().double()
         vector = drawn.unit * drawn.steps.double()
+        slope, is_padding = slope_and_padding(few, near)
+        # a padding row is a constant to torch as an input, and yet moves the loss, also where a tied head has its slope
+        self._vector = vector * ((slope != 0) & ~is_padding)
         with twice_differentiable():
-            # the padding row of an embedding is a constant to torch, and yet moves the loss
-            slope = few.run(near, lambda variable, outputs: derivative(few.loss(outputs), variable))
-            self._vector = vector * (slope != 0)
             self._point = near if moved else few.theta.double()
             self.product = few.run(
                 self._point, lambda variable, outputs: rule.direct(variable, outputs, few.loss)(self._vector)
@@ -212,9 +212,12 @@ def difference_products(rule: Rule, few: InFloat64, vectors: Tensor) -> tuple[Te
 
     Returns:
         The products (k, n), and the largest relative error, from the difference over half the step.
+
+    Raises:
+        ValueError: a padding row of an embedding is a variable elsewhere, too.
     """
     products, error = [], 0.0
-    for vector in vectors.double():
+    for vector in without_padding_rows(few, vectors.double()):
         scale = few.size / max(few.root_mean_square(vector), 1e-300)
         long, short = (
             rule.difference(few.run, few.loss, few.theta.double(), step * vector) / step
