@@ -161,7 +161,8 @@ class Halves:
             return ValueError(
                 f"model: its outputs for a sample of {place} depend on the other samples of the batch, so that the "
                 "loss is no mean over samples; let forward not cut or scale by the whole batch (its longest sequence, "
-                "its largest entry, a capacity, the steps of an adaptive solver); padding that is masked changes nothing"
+                "its largest entry, a capacity, the steps of an adaptive solver); padding that is masked changes "
+                "nothing"
             )
         cause = f"{place} has {found.whole:.6g}, its parts by their counts {found.mean:.6g}"
         if found.of_gradient:
