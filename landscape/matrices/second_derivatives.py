@@ -91,7 +91,7 @@ def _checked(rule: Rule, few: InFloat64, more: InFloat64) -> Known | None:
             f"{_WRONG.format(error)}; a custom autograd.Function whose backward is once_differentiable, or that keeps "
             "tensors on ctx instead of by save_for_backward, a detach() of what depends on the weights, and "
             "torch.sparse.mm with sparse weights, lose terms silently; write the backward in differentiable operations "
-            "of saved tensors, or the forward in plain torch and dense tensors"
+            f"of saved tensors, or the forward in plain torch and dense tensors; {_IN_LIBRARIES}"
         )
     if at_weights := error_of_draws(few, partial(_error_at_the_weights, rule, few), draws=DRAWS_AT_KINKS):
         raise ValueError(
@@ -100,6 +100,11 @@ def _checked(rule: Rule, few: InFloat64, more: InFloat64) -> Known | None:
         )
     return known if share <= SURE else None
 
+
+_IN_LIBRARIES = (
+    "of torchdiffeq give odeint, not odeint_adjoint, and where its steps adapt a smaller rtol and atol; run gpytorch's "
+    "kernels, and the measures, inside gpytorch.settings.trace_mode(True)"
+)
 
 _WRONG = "model: its second derivatives are wrong: a product differs from a difference of gradients by {:.2g} of it"
 
