@@ -45,4 +45,4 @@ def without_padding_rows(few: InFloat64, vectors: Tensor) -> Tensor:
             "would stand in for products, move both; give embedding.padding_idx = None, or put a formula in plain "
             "operations in the place of the operation"
         )
-    return vectors.masked_fill(is_padding, 0)
+    return vectors.masked_fill(is_padding, 0) if is_padding.any() else vectors

@@ -171,7 +171,9 @@ def test_a_function_that_loses_second_derivatives_is_refused(square, dtype, bias
 def test_the_refusal_of_second_derivatives_names_the_remedies_of_libraries():
     """torchdiffeq's adjoint and gpytorch's kernels are such functions."""
     objective = Objective(Squared(Once), cross_entropy, samples(dtype=torch.float32))
-    with pytest.raises(ValueError, match=r"odeint, not odeint_adjoint.* gpytorch\.settings\.trace_mode\(True\)"):
+    with pytest.raises(
+        ValueError, match=r"odeint, not odeint_adjoint.* gpytorch\.settings\.trace_mode\(True\)"
+    ):
         objective.hvp(torch.ones_like(objective.theta))
 
 
