@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from landscape.data.places import REMEDY
+
 
 def check_that_it_is_a_batch(batch: object) -> None:
     """Checks that a batch is inputs and targets. If both are tensors, they must have equally many samples.
@@ -38,5 +40,5 @@ def check_that_it_is_a_batch(batch: object) -> None:
     if () in shapes or shapes[0][0] != shapes[1][0]:
         raise ValueError(
             f"data: the inputs of a batch are {shapes[0]} but its targets {shapes[1]}, not as many; {remedy}; put a "
-            "Dataset, which holds single samples, into a DataLoader"
+            f"Dataset, which holds single samples, into a DataLoader; {REMEDY}"
         )

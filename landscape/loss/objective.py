@@ -146,6 +146,7 @@ class Objective:
             chunks = read(source, cut, keep=keep, budget=memory_budget)
         self._hold(chunks)
         self.run, self.is_shuffled = self.task.run, source.is_shuffled
+        self.loss_fn = self.task.loss(self.loss_fn)
         measured = self.model, self.layout, self.theta, self.loss_fn, self.counting
         seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels, Precisely(self.in_float64)
         look = FirstLook(*measured, *seen, state, self.run)

@@ -235,7 +235,8 @@ class Products:
             except RuntimeError as error:
                 if _lacks_memory(error) or is_settled(error):
                     raise
-                return self._differences(chunk, rows, error)
+                reason = error
+        return self._differences(chunk, rows, reason)
 
     def _differences(
         self, chunk: Chunk, rows: Tensor, reason: Exception | None = None, weight: float = 1.0
