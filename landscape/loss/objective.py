@@ -52,8 +52,8 @@ class Objective:
     regularizer is added to the mean loss.
 
     The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
-    training does not move the Objective. Make a new Objective after a change of a constant in the loss, of data by
-    NumPy, or of what samples count for: the Objective keeps the earlier values. The model is measured in evaluation
+    training does not move the Objective. Make a new Objective after a change of a constant in the loss, or of data: a
+    change of data by torch is refused, and one by NumPy is not noticed. The model is measured in evaluation
     mode: BatchNorm with its stored statistics, no Dropout. Chunks bound the memory.
 
     Args:
