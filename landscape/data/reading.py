@@ -87,7 +87,7 @@ class Source:
             yield self.as_pair(self.data)
             return
         # a DataLoader draws from the global random state, even without shuffling
-        with self._own_random_numbers(), names_the_worker(self.data):
+        with self._own_random_numbers():
             batches = iter(self.data)
         while True:
             with self._own_random_numbers(), names_the_worker(self.data):
@@ -221,16 +221,17 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int, with_others: bool 
     batches, size = [], 0
     stream, endless = Streamed(source, cut), EndlessData(source.data)
     repeats = RepeatedByWorkers(source.data)
-    for pair in source:
-        # a loader may fill the same memory again with its next batch, as one that reads ahead into buffers does
-        batches.append(pair if in_memory else _own(pair))
-        size += bytes_of(pair)
-        endless.check(pair, 0 if may_stream else size)
-        repeats.note(pair)
-        if may_stream and size > most:
-            for each in batches:
-                stream.note(each)
-            batches = []
+    with names_the_worker(source.data):
+        for pair in source:
+            # a loader may fill the same memory again with its next batch, as one that reads ahead into buffers does
+            batches.append(pair if in_memory else _own(pair))
+            size += bytes_of(pair)
+            endless.check(pair, 0 if may_stream else size)
+            repeats.note(pair)
+            if may_stream and size > most:
+                for each in batches:
+                    stream.note(each)
+                batches = []
     repeats.warn()
     if not stream.samples:
         warn_of_augmentation(source.data)

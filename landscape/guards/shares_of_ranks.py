@@ -61,7 +61,7 @@ def warn_of_equal_shares(chunks: Chunks, ranks: Ranks) -> None:
             f"data: the ranks {' and '.join(alike)} hold the same {chunks.samples} samples, each of which counts "
             f"{len(alike)} times; give each rank its own share, such as Subset(dataset, range(rank, len(dataset), "
             "ranks)), or leave process_group= out, so that each rank measures all by itself",
-            stacklevel=7,
+            stacklevel=6,
         )
 
 
