@@ -166,13 +166,15 @@ class _Compared:
         vector = drawn.unit * drawn.steps.double()
         slope, is_padding = slope_and_padding(few, near)
         # a padding row is a constant to torch as an input, and yet moves the loss, also where a tied head has its slope
-        self._vector = vector * ((slope != 0) & ~is_padding)
+        self._vector = vector.mul_(slope != 0).masked_fill_(is_padding, 0)
+        self._gradient = few.length(slope)
+        # as long as the weights, and not held beside a product
+        del slope, is_padding
         with twice_differentiable():
             self._point = near if moved else few.theta.double()
             self.product = few.run(
                 self._point, lambda variable, outputs: rule.direct(variable, outputs, few.loss)(self._vector)
             )
-        self._gradient = few.length(slope)
         self.short = self.difference(STEP / 2)
 
     def error(self) -> float | None:
