@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -32,6 +33,16 @@ class Unchanged:
                 "data: were changed in place after the Objective was made; make a new Objective of the changed data, "
                 "or give clones of data that change later"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle is made of, whose tensors count their changes anew."""
+        self.check()
+        return {"tensors": self._tensors}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begins to count the changes of a copy."""
+        self._tensors = state["tensors"]
+        self._changes = self._changes_now()
 
     def _changes_now(self) -> list[int]:
         return [changes_of(tensor) for tensor in self._tensors]

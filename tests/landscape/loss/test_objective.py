@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -279,6 +282,20 @@ def test_data_that_torch_changes_after_the_objective_was_made_are_refused(change
     ):
         with pytest.raises(ValueError, match=r"^data: were changed in place.*make a new Objective"):
             measure()
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copy", "pickle"]
+)
+def test_a_copy_of_an_objective_counts_the_changes_of_its_own_data(copied):
+    model, inputs, targets = build("mlp")
+    inputs.mul_(2)
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    own = copied(objective)
+    assert own.value() == objective.value()
+    own.inputs.mul_(2)
+    with pytest.raises(ValueError, match=r"^data: were changed in place"):
+        own.value()
 
 
 def test_copies_of_data_outlive_changes_of_the_data():
