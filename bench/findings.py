@@ -85,7 +85,7 @@ class Judged:
         """The runs that `write` wrote."""
         with path.open() as file:
             family, claims = (file.readline().removeprefix("# ").split() for _ in range(2))
-            runs = pd.read_csv(file, keep_default_na=False, na_values=[""], low_memory=False)
+            runs = pd.read_csv(file, keep_default_na=False, na_values=[""], low_memory=False).copy()
         return cls(runs, family, claims)
 
     def write(self, path: Path) -> None:
@@ -98,7 +98,10 @@ class Judged:
 
 def verdicts(judged: Judged) -> pd.DataFrame:
     """One row for each effect: claim, role, prediction, estimate with interval, deciding p-value, units and verdict."""
-    judgements = judge(judged.runs, chosen_claims(judged.family))
+    families = {CLAIMS[name].family for name in judged.claims}
+    judgements = judge(
+        judged.runs, chosen_claims([name for name in judged.family if CLAIMS[name].family in families])
+    )
     rows = []
     for judgement in judgements_of(judgements, judged.claims):
         for role, effects in (("prediction", judgement.effects), ("control", judgement.controls)):

@@ -32,7 +32,7 @@ from analysis.report.details import print_claims, print_details
 from analysis.report.page import markdown, write_report
 from analysis.report.results import print_results, print_results_of_one_rate
 from analysis.report.summary import print_verdicts
-from analysis.report.unfinished import print_unfinished
+from analysis.report.unfinished import print_foreign, print_unfinished
 from figures.style import Style, new_figure
 
 MAX_THREADS = 1024
@@ -152,6 +152,7 @@ def _show(root: Path, outcome: Outcome, console: Console) -> int:
         print_verdicts(judgements, console)
         _write_what_people_see(root, judgements, console)
         say(console, f"details: ncsam results {root}; ncsam claims {root} -v")
+    print_foreign(root, console)
     for path, error in outcome.failed.items():
         say(console, f"failed: {path}: {error}", style="red")
     return 1 if outcome.failed else 0

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import store
-from analysis.plan import final_runs, read_study
+from analysis.plan import read_study
 from analysis.printable import printable, say
+from analysis.report.unfinished import print_unfinished
 from landscape.results.wording import listed
 from ncsam import METRICS
 from ncsam.evaluation import LOSS_METRICS, unit_of_stored_loss
@@ -49,24 +50,22 @@ def print_info(path: Path, console: Console) -> None:
 
 def _print_folder(root: Path, console: Console) -> None:
     store.check_is_study(root)
-    study = read_study(root / "study.toml")
-    planned = final_runs(study)
-    there = [run for run in planned if (root / run.path).is_file()]
-    finished = {run.path for run in there}
-    failed = [run for run in planned if run.path not in finished and store.failure_of(root, study, run)]
+    study, state = read_study(root / "study.toml"), store.unfinished(root)
+    failed = f", {len(state.failed)} failed" if state.failed else ""
     lines = [
         f"{root}: study {study.name}",
         f"data: {study.dataset}; {study.noise.kind} noise, rates {listed(study.noise.rates)}",
         f"model: {study.model.name}; seeds {' '.join(map(str, study.seeds))}",
         f"methods: {'; '.join(method.title for method in study.methods)}",
-        f"runs: {len(there)} of {len(planned)} finished" + (f", {len(failed)} failed" if failed else ""),
+        f"runs: {len(state.finished)} of {len(state.planned)} finished{failed}",
     ]
     for line in lines:
         say(console, line)
+    print_unfinished([root], console)
     if (root / INDEX).is_file():
         say(console, f"index: ncsam info {root / INDEX} lists its columns")
-    if there:
-        say(console, f"a run: ncsam info {root / there[0].path}")
+    if state.finished:
+        say(console, f"a run: ncsam info {root / state.finished[0].path}")
 
 
 def _print_index(root: Path, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""What a study's verdicts and tables lack: runs that failed, and runs that are not done yet, for the terminal."""
+"""What a study's verdicts and tables lack: runs that failed, are not done yet or are not planned, for the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_NAMED = 3
 
 
 def print_unfinished(roots: Sequence[Path], console: Console) -> None:
-    """Prints a line for each run that failed, and one for those that are not done yet or cannot be used."""
+    """Prints a line for each run that failed, and one for those that are not done yet or do not count."""
     for root in roots:
         for line in unfinished_lines(root):
             say(console, line, style="red" if line.startswith("failed") else "yellow")
@@ -44,4 +44,17 @@ def unfinished_lines(root: Path) -> Iterator[str]:
     ):
         if runs:
             named = ", ".join([run.title for run in runs[:MOST_NAMED]] + ["..."] * (len(runs) > MOST_NAMED))
-            yield f"missing: {len(runs)} of {state.planned} runs of {root}, {words} ({named})"
+            yield f"missing: {len(runs)} of {len(state.planned)} runs of {root}, {words} ({named})"
+    yield from _foreign_lines(root, state)
+
+
+def print_foreign(root: Path, console: Console) -> None:
+    """Prints a line if the folder has files of runs that the study does not have, or no longer."""
+    for line in _foreign_lines(root, store.unfinished(root)):
+        say(console, line, style="yellow")
+
+
+def _foreign_lines(root: Path, state: store.Unfinished) -> Iterator[str]:
+    if state.foreign:
+        words = "1 run file belongs" if len(state.foreign) == 1 else f"{len(state.foreign)} run files belong"
+        yield f"not counted: {words} to no run of the study in {root} ({state.foreign[0]})"

@@ -50,7 +50,7 @@ def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.D
         runs: the runs, in the order of the table.
         records: path -> record of each run that has finished.
     """
-    index = _index_of(root, runs, records, _fingerprint_of(root, _files_of(root)))
+    index = _index_of(root, runs, records, _fingerprint_of(root, run_paths(root)))
     _write(root, index)
     return index.table
 
@@ -149,7 +149,7 @@ def _check_files(root: Path, index: Index) -> None:
     Raises:
         BrokenFileError: a run file was added, removed or replaced since, or its bytes have changed.
     """
-    found = _files_of(root)
+    found = run_paths(root)
     if _fingerprint_of(root, found) != index.files:
         raise BrokenFileError(f"file: {root / 'study.h5'} was made of other run files than there are now")
     written = (root / "study.h5").stat().st_mtime_ns
@@ -158,7 +158,7 @@ def _check_files(root: Path, index: Index) -> None:
             is_sealed(root / path)
 
 
-def _files_of(root: Path) -> list[str]:
+def run_paths(root: Path) -> list[str]:
     """The paths of all files in the folder that may be files of final runs."""
     return sorted(path.relative_to(root).as_posix() for path in (root / "runs").rglob("*.h5"))
 
@@ -181,7 +181,7 @@ def _made_anew(root: Path, doubt: BrokenFileError) -> Index:
     except (FileNotFoundError, ValueError) as error:
         raise StoreError(f"{doubt}; it cannot be made anew, as {error}") from error
     # before the files are read: the index of a study that goes on meanwhile does not fit its files, and is made again
-    files = _fingerprint_of(root, _files_of(root))
+    files = _fingerprint_of(root, run_paths(root))
     records = {}
     for run in runs:
         with suppress(FileNotFoundError, StoreError):

@@ -1,4 +1,4 @@
-"""The planned runs of a study that have no row in its table: those that failed, and those that are not done yet.
+"""What the table of a study's folder lacks: planned runs without a row, and files of runs that are not planned.
 
 A run that failed is lost to every comparison: whether a run fails may depend on what it would have shown. A run that is
 not done yet is only missing.
@@ -18,7 +18,8 @@ from analysis.plan.grid import Run, final_runs, selection_runs
 from analysis.plan.reading import read_study
 from analysis.plan.study import Study
 from analysis.store.failures import failure_path, read_failure
-from analysis.store.table import read_index
+from analysis.store.files import StoreError
+from analysis.store.table import read_index, run_paths
 
 OF_METHOD = (
     *("method_name", "loss", "label_smoothing", "mixup", "candidates", "hyperparameters", "tuned", "changed"),
@@ -30,33 +31,39 @@ OF_SELECTION = "a run of its selection failed"
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The planned runs of a study that have no row.
+    """The planned runs of a study that have no row, and what no row is made of.
 
     Attributes:
-        planned: number of all planned runs.
+        planned: all planned runs.
+        finished: those that have a row.
         failed: each run that failed, with its error.
         unusable: runs whose file is there, but is broken or has other settings than the study.
         missing: runs that are not done yet.
+        foreign: paths of run files that belong to no planned run, such as those of seeds that the study had before.
     """
 
-    planned: int
+    planned: list[Run]
+    finished: list[Run]
     failed: list[tuple[Run, str]]
     unusable: list[Run]
     missing: list[Run]
+    foreign: list[str]
 
 
 def unfinished(root: Path) -> Unfinished:
-    """The planned runs of the study in a folder that have no row.
+    """The planned runs of the study in a folder that have no row. Where no run file is whole, none has one.
 
     Raises:
-        FileNotFoundError, StoreError: as for `read_index`.
+        FileNotFoundError: the folder is no study's.
         ValueError: the folder's `study.toml` is no study.
     """
     study = read_study(root / "study.toml")
-    planned, finished = final_runs(study), set(read_index(root).runs)
-    found = Unfinished(len(planned), [], [], [])
+    planned, rows = final_runs(study), _rows_of(root)
+    foreign = sorted(set(run_paths(root)) - {run.path for run in planned})
+    found = Unfinished(planned, [], [], [], [], foreign)
     for run in planned:
-        if run.path in finished:
+        if run.path in rows:
+            found.finished.append(run)
             continue
         error = failure_of(root, study, run)
         if error:
@@ -66,6 +73,14 @@ def unfinished(root: Path) -> Unfinished:
         else:
             found.missing.append(run)
     return found
+
+
+def _rows_of(root: Path) -> set[str]:
+    """The paths of the runs in the table."""
+    try:
+        return set(read_index(root).runs)
+    except StoreError:
+        return set()
 
 
 def failure_of(root: Path, study: Study, run: Run) -> str:

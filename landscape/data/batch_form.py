@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from landscape.data.places import REMEDY
+
 
 def check_that_it_is_a_batch(batch: object) -> None:
     """Checks that a batch is inputs and targets. If both are tensors, they must have equally many samples.
@@ -20,6 +22,7 @@ def check_that_it_is_a_batch(batch: object) -> None:
         isinstance(batch, tuple | list) and any(isinstance(part, np.ndarray) for part in batch)
     ):
         raise ValueError("data: holds NumPy arrays; make tensors of them by torch.from_numpy")
+    _check_that_none_is_another_array(batch)
     if isinstance(batch, Tensor):
         raise ValueError(
             "data: a batch is a Tensor, not inputs and targets (each part of a list is a batch: give inputs and "
@@ -38,5 +41,20 @@ def check_that_it_is_a_batch(batch: object) -> None:
     if () in shapes or shapes[0][0] != shapes[1][0]:
         raise ValueError(
             f"data: the inputs of a batch are {shapes[0]} but its targets {shapes[1]}, not as many; {remedy}; put a "
-            "Dataset, which holds single samples, into a DataLoader"
+            f"Dataset, which holds single samples, into a DataLoader; {REMEDY}"
         )
+
+
+def _check_that_none_is_another_array(batch: object) -> None:
+    """Refuses arrays of other packages, such as those of a file that are read when they are cut.
+
+    Raises:
+        ValueError: the batch is one, or holds one.
+    """
+    for part in batch if isinstance(batch, tuple | list) else (batch,):
+        if not isinstance(part, Tensor) and hasattr(part, "shape") and hasattr(part, "__array__"):
+            kind = f"{type(part).__module__.partition('.')[0]}.{type(part).__name__}"
+            raise ValueError(
+                f"data: holds an array of type {kind}; torch.from_numpy(numpy.asarray(x)) reads it whole, and a "
+                "DataLoader of a torch Dataset of its rows streams it"
+            )

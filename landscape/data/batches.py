@@ -145,6 +145,11 @@ def digest_of(batch: Batch) -> int:
 
     The digest covers the tensors, and numbers, names and arrays beside them in tuples, lists and dicts.
     """
+    return sum(digests_of(batch))
+
+
+def digests_of(batch: Batch) -> list[int]:
+    """A digest for each sample; one for a batch that cannot be cut."""
     count = samples_in(batch)
     if count is None:
         others = [repr(leaf).encode() for leaf in tree_leaves(batch) if isinstance(leaf, PLAIN)]
@@ -152,13 +157,13 @@ def digest_of(batch: Batch) -> int:
         tensors = tensors_in(batch)
         shapes = [repr((tensor.shape, tensor.dtype)).encode() for tensor in tensors]
         contents = [_content(part) for tensor in tensors for part in dense_parts(tensor)]
-        return _digest(*contents, *shapes, *others, *arrays)
+        return [_digest(*contents, *shapes, *others, *arrays)]
     leaves = [_content(leaf) for leaf in tree_leaves(batch)]
     sizes = [len(leaf) // max(count, 1) for leaf in leaves]
-    return sum(
+    return [
         _digest(*(leaf[i * size : (i + 1) * size] for leaf, size in zip(leaves, sizes, strict=True)))
         for i in range(count)
-    )
+    ]
 
 
 PLAIN = (int, float, complex, str, bytes)

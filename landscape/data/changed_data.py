@@ -1,56 +1,51 @@
-"""Notices data that torch changed in place after their samples were counted."""
+"""Notices data that torch changed in place after an Objective was made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from landscape.data.batches import tensors_in
-from landscape.data.counts import Counting, Pair
+from landscape.data.counts import Pair
 
 
-@dataclass
-class CountedData:
-    """What parts of the data counted for when they were read.
+class Unchanged:
+    """Data that are held by reference, and must stay as they are. They are recognized without reading them.
 
-    Attributes:
+    Args:
         parts: pairs of inputs and targets, as they are stored.
-        counting: the weights of batches.
     """
 
-    parts: Sequence[Pair]
-    counting: Counting
-    _tensors: list[Tensor] = field(init=False, repr=False)
-    _changes: list[int] = field(init=False, repr=False)
-    _counts: list[tuple[float, int]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._tensors = tensors_in(list(self.parts))
-        self._changes, self._counts = self._changes_now(), self._counts_now()
+    def __init__(self, parts: Sequence[Pair]) -> None:
+        self._tensors = tensors_in(list(parts))
+        self._changes = self._changes_now()
 
     def check(self) -> None:
-        """Checks that each part counts for what it did. Unchanged data are recognized without reading them.
+        """Checks that torch has changed none of the data, or of the tensors that share memory with them.
 
         Raises:
-            ValueError: a part counts for more or less, so that the mean would be divided by a wrong number.
+            ValueError: it has, so that the numbers before and after would be of two losses.
         """
-        changes = self._changes_now()
-        if changes == self._changes:
-            return
-        if self._counts_now() != self._counts:
+        if self._changes_now() != self._changes:
             raise ValueError(
-                "data: were changed in place, and count for another number of samples, labels or weights than when the "
-                "Objective was made; make a new Objective of the changed data"
+                "data: were changed in place after the Objective was made; make a new Objective of the changed data, "
+                "or give clones of data that change later"
             )
-        self._changes = changes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle is made of, whose tensors count their changes anew."""
+        self.check()
+        return {"tensors": self._tensors}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begins to count the changes of a copy."""
+        self._tensors = state["tensors"]
+        self._changes = self._changes_now()
 
     def _changes_now(self) -> list[int]:
         return [changes_of(tensor) for tensor in self._tensors]
-
-    def _counts_now(self) -> list[tuple[float, int]]:
-        return [(self.counting.weight_of(part), self.counting.labeled(part)) for part in self.parts]
 
 
 def changes_of(tensor: Tensor) -> int:

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Subset, TensorDataset
 
 from landscape.data.batches import digest_of
 from landscape.data.random_state import borrowed_generators
@@ -36,20 +36,67 @@ def warn_of_samples_left_out(data: Any) -> None:
 
 
 def warn_of_drawn_samples(data: Any) -> None:
-    """Warns if the sampler of a DataLoader draws with replacement, as `WeightedRandomSampler` does.
+    """Warns if the sampler of a DataLoader draws with replacement, as `WeightedRandomSampler` does, or another number.
 
     Warns:
-        UserWarning: it does, so that some samples are measured several times, and others not at all.
+        UserWarning: it does, so that some samples are measured several times, or others not at all.
     """
-    if not isinstance(data, DataLoader):
-        return
-    sampler = getattr(data.batch_sampler, "sampler", data.sampler)
+    sampler = _sampler_of(data)
     if getattr(sampler, "replacement", False) is True:
         warnings.warn(
             f"data: the DataLoader's {type(sampler).__name__} draws samples with replacement, so that some are "
             "measured several times and others not at all; give a DataLoader without sampler= to measure each one once",
             stacklevel=5,
         )
+    elif isinstance(sampler, RandomSampler) and (drawn := len(sampler)) != (all_ := len(sampler.data_source)):
+        warnings.warn(
+            f"data: the DataLoader's RandomSampler draws {drawn} samples of {all_} (num_samples={drawn}); give a "
+            "DataLoader without sampler= to measure each one once, or of a Subset to measure these alone",
+            stacklevel=5,
+        )
+
+
+def warn_of_shares(data: Any, with_others: bool) -> None:
+    """Warns if the sampler of a DataLoader cuts the dataset into shares of ranks which are not its samples, once each.
+
+    Samplers are known by what `DistributedSampler` has, because others are made after it.
+
+    Args:
+        data: one batch, or an iterable of batches.
+        with_others: whether other ranks measure their shares too.
+
+    Warns:
+        UserWarning: one share alone is measured, or the shares repeat samples or leave some out.
+    """
+    sampler = _sampler_of(data)
+    ranks, total = getattr(sampler, "num_replicas", None), getattr(sampler, "total_size", None)
+    if not isinstance(ranks, int) or not isinstance(total, int) or ranks < 2:
+        return
+    name = f"the DataLoader's {type(sampler).__name__}"
+    samples = len(data.dataset)
+    if not with_others:
+        warnings.warn(
+            f"data: {name} gives this rank one of {ranks} shares of {samples} samples, and without process_group= this "
+            "share alone is measured; give process_group=torch.distributed.group.WORLD on all ranks, or a DataLoader "
+            "without sampler=",
+            stacklevel=5,
+        )
+    if total != samples:
+        changed = f"repeats {total - samples}" if total > samples else f"leaves out {samples - total}"
+        warnings.warn(
+            f"data: {name} {changed} of {samples} samples, so that all ranks have equally many; give each rank a "
+            "DataLoader of Subset(dataset, range(rank, len(dataset), ranks)) to measure each one once",
+            stacklevel=5,
+        )
+
+
+def _sampler_of(data: Any) -> Any:
+    """What draws the samples of a DataLoader; None for other data."""
+    if not isinstance(data, DataLoader):
+        return None
+    sampler = data.sampler if data.batch_sampler is None else data.batch_sampler
+    # one that draws batches holds one that draws samples
+    return getattr(sampler, "sampler", sampler)
 
 
 def warn_of_augmentation(data: Any) -> None:

@@ -21,9 +21,16 @@ from landscape.data.batches import Batch, bytes_of, copied, rows_of, samples_in
 from landscape.data.class_labels import LabelBounds
 from landscape.data.counts import Pair
 from landscape.data.endless import EndlessData
+from landscape.data.failed_workers import names_the_worker
 from landscape.data.first_pass import FirstPass
-from landscape.data.loader_checks import warn_of_augmentation, warn_of_drawn_samples, warn_of_samples_left_out
+from landscape.data.loader_checks import (
+    warn_of_augmentation,
+    warn_of_drawn_samples,
+    warn_of_samples_left_out,
+    warn_of_shares,
+)
 from landscape.data.random_state import borrowed_generators
+from landscape.data.repeated_samples import RepeatedByWorkers
 from landscape.data.samples import Chunk, Cut, Held, check_that_something_counts, digest_of_pair, held
 
 KEEP = ("all", "none", "auto")
@@ -83,7 +90,7 @@ class Source:
         with self._own_random_numbers():
             batches = iter(self.data)
         while True:
-            with self._own_random_numbers():
+            with self._own_random_numbers(), names_the_worker(self.data):
                 batch = next(batches, END)
             if batch is END:
                 return
@@ -183,7 +190,7 @@ Chunks = Held | Streamed
 """The data of an Objective, as chunks that can be iterated again and again."""
 
 
-def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
+def read(source: Source, cut: Cut, *, keep: str, budget: int, with_others: bool = False) -> Chunks:
     """The data in memory, or a stream of them.
 
     Args:
@@ -192,6 +199,7 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
         keep: `"all"` keeps the data, `"none"` streams them, and `"auto"` keeps them if they fit into `budget` bytes,
             are in memory already, or can be read only once.
         budget: number of bytes.
+        with_others: whether other ranks measure their shares of the data too.
 
     Raises:
         ValueError: there are no samples, the data seem never to end, or data that can be read only once shall be
@@ -206,20 +214,25 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int) -> Chunks:
         )
     warn_of_samples_left_out(source.data)
     warn_of_drawn_samples(source.data)
+    warn_of_shares(source.data, with_others)
     in_memory = source.is_one_batch or isinstance(source.data, list | tuple)
     may_stream = keep == "none" or (keep == "auto" and source.can_be_read_again and not in_memory)
     most = 0 if keep == "none" else budget
     batches, size = [], 0
     stream, endless = Streamed(source, cut), EndlessData(source.data)
-    for pair in source:
-        # a loader may fill the same memory again with its next batch, as one that reads ahead into buffers does
-        batches.append(pair if in_memory else _own(pair))
-        size += bytes_of(pair)
-        endless.check(pair, 0 if may_stream else size)
-        if may_stream and size > most:
-            for each in batches:
-                stream.note(each)
-            batches = []
+    repeats = RepeatedByWorkers(source.data)
+    with names_the_worker(source.data):
+        for pair in source:
+            # a loader may fill the same memory again with its next batch, as one that reads ahead into buffers does
+            batches.append(pair if in_memory else _own(pair))
+            size += bytes_of(pair)
+            endless.check(pair, 0 if may_stream else size)
+            repeats.note(pair)
+            if may_stream and size > most:
+                for each in batches:
+                    stream.note(each)
+                batches = []
+    repeats.warn()
     if not stream.samples:
         warn_of_augmentation(source.data)
         return held(batches, cut, budget)

@@ -19,7 +19,7 @@ from landscape.data.batches import (
     rows_of,
     samples_in,
 )
-from landscape.data.changed_data import CountedData
+from landscape.data.changed_data import Unchanged
 from landscape.data.class_labels import LabelBounds
 from landscape.data.complex_numbers import is_whole
 from landscape.data.counts import Counting, Pair
@@ -63,14 +63,14 @@ class Held:
         blocks: pairs of tensors whose samples can be cut, or batches that cannot.
         chunks: the blocks, cut into at most `chunk_size` samples each.
         labels: the bounds of the labels.
-        counted: what the chunks counted for when they were read.
+        unchanged: notices data that are changed later.
         first_pass: what is done with the chunks in the first pass over them.
     """
 
     blocks: tuple[Pair, ...]
     chunks: tuple[Chunk, ...]
     labels: LabelBounds
-    counted: CountedData
+    unchanged: Unchanged
     first_pass: FirstPass[Chunk] = field(default_factory=FirstPass)
 
     @property
@@ -94,7 +94,7 @@ class Held:
         return all(samples_in(block) is not None for block in self.blocks)
 
     def __iter__(self) -> Iterator[Chunk]:
-        self.counted.check()
+        self.unchanged.check()
         return self.first_pass.over(self.chunks)
 
     def __len__(self) -> int:
@@ -118,8 +118,9 @@ class Held:
         """Blocks of some of the samples, in the order of the data.
 
         Raises:
-            ValueError: the data are several blocks, whose samples have no common numbering.
+            ValueError: the data are several blocks, whose samples have no common numbering, or were changed.
         """
+        self.unchanged.check()
         if not self.is_uniform:
             raise ValueError(
                 "samples: these data are batches of several forms, or batches that cannot be cut; make an Objective of "
@@ -181,7 +182,7 @@ def held(batches: Sequence[Pair], cut: Cut, budget: int) -> Held:
     for block in blocks:
         labels.note(block)
     chunks = tuple(chunk for block in blocks for chunk in cut(block))
-    found = Held(tuple(blocks), chunks, labels, CountedData([chunk.pair for chunk in chunks], cut.counting))
+    found = Held(tuple(blocks), chunks, labels, Unchanged(blocks))
     check_that_something_counts(found.weight)
     return found
 

@@ -14,6 +14,7 @@ from landscape.data.batch_form import check_that_it_is_a_batch
 from landscape.data.batches import Batch, in_precision
 from landscape.data.counts import Count, Counting, Pair, counting_by, counting_of
 from landscape.data.lists_of_samples import with_lists_of_samples_whole
+from landscape.data.places import LossOfPlaces, by_samples, places_in
 from landscape.data.rounded_data import warn_of_rounded_data
 
 LossFunction = Callable[[Any, Any], Tensor]
@@ -73,12 +74,18 @@ class Task:
         count: the caller's function; None: samples count, or the number by which the loss divides.
         takes_whole_batches: whether model and loss get the whole batch.
         was_looked_at: whether a batch was looked at for a warning.
+        may_have_places: whether the loss is one of torch's, which takes targets (samples * places, ...).
+        has_labels: whether this loss is one of classes.
+        has_places: whether the targets of the first batch are such; None before it.
     """
 
     run: Forward
     count: Count | None
     takes_whole_batches: bool
     was_looked_at: bool = False
+    may_have_places: bool = False
+    has_labels: bool = False
+    has_places: bool | None = None
 
     def forward(self, model: nn.Module, inputs: Batch) -> Any:
         """The outputs of the model for inputs."""
@@ -95,6 +102,7 @@ class Task:
         if self.run in (by_inputs, by_keywords):
             batch = tree_map(_as_dict, batch, is_leaf=_is_opaque)
         if not self.takes_whole_batches:
+            batch = self._by_samples(batch)
             check_that_it_is_a_batch(batch)
         if not self.was_looked_at:
             warn_of_rounded_data(batch, dtype)
@@ -105,8 +113,24 @@ class Task:
     def counting(self, loss_fn: LossFunction) -> Counting:
         """The weight of a batch's mean loss."""
         if self.count is None:
-            return counting_of(loss_fn)
+            counting = counting_of(loss_fn)
+            self.may_have_places = counting.is_known or counting.is_sum
+            self.has_labels = counting.ignored is not None
+            return counting
         return counting_by(self.count, self._splits_no_batch)
+
+    def loss(self, loss_fn: LossFunction) -> LossFunction:
+        """The loss of the targets as they are read."""
+        return LossOfPlaces(loss_fn) if self.has_places else loss_fn
+
+    def _by_samples(self, batch: Batch) -> Batch:
+        places = places_in(batch) if self.may_have_places else None
+        if places and self.has_labels and batch[1].is_floating_point():
+            # probabilities, which are counted by other axes
+            places = None
+        if self.has_places is None:
+            self.has_places = places is not None and places > 1
+        return by_samples(batch, places) if self.has_places and places else batch
 
     def _splits_no_batch(self) -> bool:
         return self.takes_whole_batches

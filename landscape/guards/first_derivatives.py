@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -50,6 +51,7 @@ def check_first_derivatives(of: Callable[[Pair], InFloat64], data: Pair, chunk_s
     """
     few, more = few_and_more(of, data, chunk_size)
     _check_along_lines(few, more)
+    _warn_of_padding_rows(more)
     warn_of_rounded_gradient(more)
 
 
@@ -68,6 +70,46 @@ def _check_along_lines(few: InFloat64, more: InFloat64) -> None:
             "gradient at a singular point, such as a determinant at a matrix with a row of 0; write the function in "
             "plain operations, or move the weights a little; losses and surfaces can still be computed"
         )
+
+
+def _warn_of_padding_rows(more: InFloat64) -> None:
+    """Warns of a padding row that is a variable elsewhere, as in a tied head, and as an input moves the loss, too."""
+    # under FSDP2 no rank may take passes of its own
+    if more.ranks.share_vectors or not any(
+        getattr(module, "padding_idx", None) is not None for module in more.model.modules()
+    ):
+        return
+    found: list[str] = []
+    if error_of_draws(more, partial(_error_of_padding_rows, more, found), draws=1) is not None:
+        warnings.warn(
+            f"model: {' and '.join(found)} is a constant to torch as an input (padding_idx) and a variable elsewhere, "
+            "such as in a tied head; the loss depends on it as an input too: gradients and matrices of curvature hold "
+            "it there, as training does, while surfaces and sharpness move it; where it is an ordinary input, give "
+            "embedding.padding_idx = None",
+            stacklevel=5,
+        )
+
+
+@torch.enable_grad()
+def _error_of_padding_rows(few: InFloat64, found: list[str], seed: int) -> float | None:
+    """How far derivative and difference are apart along padding rows that are no inputs alone; `found` gets names."""
+    drawn = few.drawn(seed, moved=0.0)
+    line = _Line(few, drawn)
+    line.slope()
+    if not line.used_otherwise:
+        return None
+    drawn.steps.zero_()
+    for (name, row), (step, _) in line.used_otherwise.items():
+        few.layout.unflatten(drawn.steps)[name][row] = step
+        found.append(f"row {row} of {name!r}")
+    slope, short = sum(slope for _, slope in line.used_otherwise.values()), line.rise(STEP / 2)
+    return error_beyond_differences(
+        slope,
+        short,
+        length=abs,
+        rounding=lambda: ROUNDING * EPS * few.rounded / STEP,
+        spread=lambda: abs(line.rise(STEP) - short),
+    )
 
 
 _WRONG = (
@@ -102,10 +144,13 @@ class _Line:
     Attributes:
         few: the loss along the line.
         drawn: the line.
+        used_otherwise: padding rows that have a gradient, because they are more than inputs: their name and place, the
+            step, and the derivative along it.
     """
 
     few: InFloat64
     drawn: Drawn
+    used_otherwise: dict[tuple[str, int], tuple[Tensor, float]] = field(default_factory=dict)
 
     def weights(self, step: float) -> dict[str, Tensor]:
         """The weights, by name, at a point of the line."""
@@ -119,10 +164,13 @@ class _Line:
         """
         leaves = {name: part.detach().requires_grad_() for name, part in self.weights(0.0).items()}
         steps = self.few.layout.unflatten(self.drawn.steps)
-        slopes = []
+        slopes, held = [], dict[tuple[str, int], Tensor]()
 
         def take(leaf: Tensor, name: str) -> None:
             assert leaf.grad is not None
+            for (owner, row), step in held.items():
+                if owner == name and (slope := leaf.grad[row]).any():
+                    self.used_otherwise[owner, row] = step, (slope * step).sum().item() * self.drawn.unit
             pieces = zip(leaf.grad.flatten().split(PIECE), steps[name].flatten().split(PIECE), strict=True)
             slopes.append(sum((part * step).sum().item() for part, step in pieces) * self.drawn.unit)
             leaf.grad = None
@@ -133,10 +181,10 @@ class _Line:
         def differentiate(outputs: Any) -> None:
             loss = self.few.loss(outputs)
             if loss.requires_grad:
-                names = {id(leaf): name for name, leaf in leaves.items()}
-                for weight, row in padding_rows(loss):
-                    if id(weight) in names:
-                        steps[names[id(weight)]][row] = 0
+                for name, row in padding_rows(loss, leaves):
+                    # several embeddings may share the weight
+                    held.setdefault((name, row), steps[name][row].clone())
+                    steps[name][row] = 0
                 loss.backward(inputs=list(leaves.values()))
 
         self.few.at(leaves, differentiate)

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from landscape.data.batches import Batch, copied_to, rows_of, samples_in, tensors_in
 from landscape.data.class_labels import LabelBounds
 from landscape.data.counts import Counting, Pair
+from landscape.data.places import remedy_of_places
 from landscape.data.reading import Chunks
 from landscape.data.task import Forward, LossFunction
 from landscape.guards.agreement import agree_but_for_rounding
@@ -121,9 +122,12 @@ class FirstLook:
             else:
                 self._check_outputs(has_rows)
                 samples = telling_samples(self.chunks.all_or_first(), chunk_size)
-                check_that_losses_add_up(
-                    self._found, self.counting, samples, self.theta.dtype, self.precisely.found
-                )
+                try:
+                    check_that_losses_add_up(
+                        self._found, self.counting, samples, self.theta.dtype, self.precisely.found
+                    )
+                except ValueError as error:
+                    raise ValueError(f"{error}{remedy_of_places(self.loss_fn)}") from error
             if has_rows:
                 self._check_first_chunk(chunk_size)
         return has_rows

@@ -13,6 +13,7 @@ from landscape.data.batches import Batch
 from landscape.data.class_scores import are_class_scores
 from landscape.data.complex_numbers import is_whole
 from landscape.data.counts import FUNCTIONS
+from landscape.data.places import LossOfPlaces
 from landscape.data.task import LossFunction
 from landscape.guards.agreement import agree_but_for_rounding
 
@@ -46,6 +47,8 @@ def warn_of_outputs(
         UserWarning: cross-entropy gets probabilities, the log-likelihood gets no logarithms of probabilities, or a
             causal language model is asked for the words that it is given.
     """
+    if isinstance(loss_fn, LossOfPlaces):
+        loss_fn, targets = loss_fn.loss, targets.flatten(0, 1)
     if are_class_scores(outputs, targets) and len(outputs):
         _warn_of_scores(loss_fn, outputs, targets)
     if isinstance(targets, Mapping) and isinstance(outputs, Tensor):

@@ -28,7 +28,8 @@ MIXING = (
     "model: its outputs for a sample differ from one run to the next, or with the other samples of the batch, or with "
     "its place in the batch, so that the loss is no mean over samples; give BatchNorm running statistics "
     "(track_running_stats=True), experts no limit of capacity that samples share, so that the route of a sample is its "
-    "own, functional dropout training=self.training, and sequences the axis that the model takes for the batch "
+    "own, functional dropout training=self.training, adaptive solvers (odeint) a smaller rtol and atol, or fixed "
+    "steps, as they choose their steps by the whole batch, and sequences the axis that the model takes for the batch "
     "(batch_first); or measure the mean over batches as they are given: by forward= and count=, with a tensor without "
     "samples in each batch, such as torch.tensor(0)"
 )

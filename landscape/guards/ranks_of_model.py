@@ -14,6 +14,7 @@ from landscape.data.complex_numbers import as_real
 from landscape.data.reading import Chunks
 from landscape.data.samples import Cut, Held, held
 from landscape.guards.settings import Linearize
+from landscape.guards.shares_of_ranks import warn_of_equal_shares
 from landscape.guards.telling_samples import telling_samples
 from landscape.model.fully_sharded import group_of, is_sharded
 from landscape.model.weights import tensors_of
@@ -48,12 +49,16 @@ def check_that_ranks_fit(model: nn.Module, chunks: Chunks, ranks: Ranks) -> None
 
     Raises:
         ValueError: they do not.
+
+    Warns:
+        UserWarning: ranks hold the same samples.
     """
     if ranks.share_vectors:
         check_equal_passes(chunks, ranks)
     if ranks.group is not None:
         shared = dict(model.named_buffers()) if ranks.share_vectors else tensors_of(model)
         check_that_ranks_agree(shared, ranks.group)
+    warn_of_equal_shares(chunks, ranks)
 
 
 def check_equal_passes(chunks: Chunks, ranks: Ranks) -> None:

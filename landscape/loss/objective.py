@@ -30,6 +30,7 @@ from landscape.guards.no_numbers import names_what_is_no_number
 from landscape.guards.own_derivatives import with_own_derivatives
 from landscape.guards.ranks_of_model import check_that_ranks_fit, ranks_that_measure, seen_by_all
 from landscape.guards.settings import Linearize, check_settings
+from landscape.guards.shares_of_ranks import warn_of_ranks_left_out
 from landscape.loss.gradients import Gradients
 from landscape.loss.loss_and_accuracy import Evaluation, loss_and_hits
 from landscape.loss.matrices_by_name import matrix_named
@@ -51,8 +52,8 @@ class Objective:
     regularizer is added to the mean loss.
 
     The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
-    training does not move the Objective. Make a new Objective after a change of a constant in the loss, of data by
-    NumPy, or of what samples count for: the Objective keeps the earlier values. The model is measured in evaluation
+    training does not move the Objective. Make a new Objective after a change of a constant in the loss, or of data: a
+    change of data by torch is refused, and one by NumPy is not noticed. The model is measured in evaluation
     mode: BatchNorm with its stored statistics, no Dropout. Chunks bound the memory.
 
     Args:
@@ -123,6 +124,7 @@ class Objective:
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         check_settings(chunk_size, memory_budget, dtype, parameters, linearize)
+        warn_of_ranks_left_out(model, process_group)
         model = unwrapped(model)
         check_model_and_loss(model, loss_fn)
         self.model, self.exclusive = measured_copy(model), ThreadLock()
@@ -143,9 +145,11 @@ class Objective:
         source = Source(data, partial(self.task.as_pair, dtype=self.dtype))
         cut = Cut(self.counting, chunk_size, self.device)
         with self.ranks.together():
-            chunks = read(source, cut, keep=keep, budget=memory_budget)
+            with_others = self.ranks.count > 1
+            chunks = read(source, cut, keep=keep, budget=memory_budget, with_others=with_others)
         self._hold(chunks)
         self.run, self.is_shuffled = self.task.run, source.is_shuffled
+        self.loss_fn = self.task.loss(self.loss_fn)
         measured = self.model, self.layout, self.theta, self.loss_fn, self.counting
         seen = seen_by_all(self.chunks, cut, self.ranks), self.chunks.labels, Precisely(self.in_float64)
         look = FirstLook(*measured, *seen, state, self.run)

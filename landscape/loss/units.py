@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from torch.nn import functional
 
+from landscape.data.places import LossOfPlaces
+
 LOG_LIKELIHOODS = (
     nn.CrossEntropyLoss,
     nn.NLLLoss,
@@ -33,6 +35,8 @@ FUNCTIONS = (
 
 def unit_of(loss_fn: Any) -> str:
     """ "nat" for torch's log-likelihoods; empty for every other loss, because its unit is not known."""
+    if isinstance(loss_fn, LossOfPlaces):
+        return unit_of(loss_fn.loss)
     if isinstance(loss_fn, partial):
         return unit_of(loss_fn.func)
     return "nat" if isinstance(loss_fn, LOG_LIKELIHOODS) or loss_fn in FUNCTIONS else ""

@@ -174,12 +174,12 @@ class Products:
         self._seen = None
 
     def _move_to(self, theta: Tensor) -> None:
-        """Forgets the results for other weights or data. Unchanged tensors are recognized without reading them."""
-        seen = Seen.now(theta, self._chunks)
+        """Forgets the results for other weights. Unchanged ones are recognized without reading them."""
+        seen = Seen.now(theta)
         before = self._seen
         if before is not None and before.is_same(seen):
             return
-        if before is None or before.data != seen.data or not torch.equal(theta, self._theta):
+        if before is None or not torch.equal(theta, self._theta):
             self.release()
             self._theta = theta.clone()
         self._seen = seen
@@ -235,7 +235,8 @@ class Products:
             except RuntimeError as error:
                 if _lacks_memory(error) or is_settled(error):
                     raise
-                return self._differences(chunk, rows, error)
+                reason = error
+        return self._differences(chunk, rows, reason)
 
     def _differences(
         self, chunk: Chunk, rows: Tensor, reason: Exception | None = None, weight: float = 1.0

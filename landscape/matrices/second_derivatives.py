@@ -14,10 +14,10 @@ from landscape.guards.draws_that_differ import error_of_draws
 from landscape.guards.in_float64 import EPS, MOVED, InFloat64, few_and_more
 from landscape.guards.repeated_runs import HALF
 from landscape.loss.objective import Objective
+from landscape.matrices.padding_rows import slope_and_padding, without_padding_rows
 from landscape.matrices.rounding import Known, warn_of_rounded_products
 from landscape.matrices.rule import Rule
 from landscape.matrices.slopes import check_slope_in_outputs
-from landscape.model.derivatives import derivative
 from landscape.model.settled import ALLOWED, AT_ZERO, DRAWS_AT_KINKS, SPREAD, error_beyond_differences
 
 STEP = 1e-7
@@ -91,7 +91,7 @@ def _checked(rule: Rule, few: InFloat64, more: InFloat64) -> Known | None:
             f"{_WRONG.format(error)}; a custom autograd.Function whose backward is once_differentiable, or that keeps "
             "tensors on ctx instead of by save_for_backward, a detach() of what depends on the weights, and "
             "torch.sparse.mm with sparse weights, lose terms silently; write the backward in differentiable operations "
-            "of saved tensors, or the forward in plain torch and dense tensors"
+            f"of saved tensors, or the forward in plain torch and dense tensors; {_IN_LIBRARIES}"
         )
     if at_weights := error_of_draws(few, partial(_error_at_the_weights, rule, few), draws=DRAWS_AT_KINKS):
         raise ValueError(
@@ -100,6 +100,11 @@ def _checked(rule: Rule, few: InFloat64, more: InFloat64) -> Known | None:
         )
     return known if share <= SURE else None
 
+
+_IN_LIBRARIES = (
+    "of torchdiffeq give odeint, not odeint_adjoint, and where its steps adapt a smaller rtol and atol; run gpytorch's "
+    "kernels, and the measures, inside gpytorch.settings.trace_mode(True)"
+)
 
 _WRONG = "model: its second derivatives are wrong: a product differs from a difference of gradients by {:.2g} of it"
 
@@ -159,15 +164,17 @@ class _Compared:
             # so that a product in float32 is one at the same point; half precision would make weights equal again
             near = near.float().double()
         vector = drawn.unit * drawn.steps.double()
+        slope, is_padding = slope_and_padding(few, near)
+        # a padding row is a constant to torch as an input, and yet moves the loss, also where a tied head has its slope
+        self._vector = vector.mul_(slope != 0).masked_fill_(is_padding, 0)
+        self._gradient = few.length(slope)
+        # as long as the weights, and not held beside a product
+        del slope, is_padding
         with twice_differentiable():
-            # the padding row of an embedding is a constant to torch, and yet moves the loss
-            slope = few.run(near, lambda variable, outputs: derivative(few.loss(outputs), variable))
-            self._vector = vector * (slope != 0)
             self._point = near if moved else few.theta.double()
             self.product = few.run(
                 self._point, lambda variable, outputs: rule.direct(variable, outputs, few.loss)(self._vector)
             )
-        self._gradient = few.length(slope)
         self.short = self.difference(STEP / 2)
 
     def error(self) -> float | None:
@@ -212,9 +219,12 @@ def difference_products(rule: Rule, few: InFloat64, vectors: Tensor) -> tuple[Te
 
     Returns:
         The products (k, n), and the largest relative error, from the difference over half the step.
+
+    Raises:
+        ValueError: a padding row of an embedding is a variable elsewhere, too.
     """
     products, error = [], 0.0
-    for vector in vectors.double():
+    for vector in without_padding_rows(few, vectors.double()):
         scale = few.size / max(few.root_mean_square(vector), 1e-300)
         long, short = (
             rule.difference(few.run, few.loss, few.theta.double(), step * vector) / step

@@ -186,16 +186,22 @@ def nodes_below(starts: Iterable[Node]) -> Iterator[Node]:
         waiting.extend(following)
 
 
-def padding_rows(of: Tensor) -> Iterator[tuple[Tensor, int]]:
-    """Weights of embeddings from which a tensor is computed, and the row that is a constant to torch."""
+def padding_rows(of: Tensor, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
+    """Names of weights of embeddings from which a tensor is computed, and the row that is a constant to torch.
+
+    Args:
+        of: not computed inside `twice_differentiable`, where embeddings are other operations.
+        weights: by name; leaves, or views of one.
+    """
+    names = {get_gradient_edge(weight).node: name for name, weight in weights.items()}
     for node in nodes_below([of.grad_fn] if of.grad_fn is not None else []):
         row = getattr(node, "_saved_padding_idx", None)
         below = node.next_functions[0][0] if row is not None else None
-        while below is not None and not hasattr(below, "variable"):
+        while below is not None and below not in names:
             # a weight that is cast or scaled on the way
             below = next((each for each, _ in below.next_functions if each is not None), None)
-        if below is not None and row is not None and 0 <= row < len(below.variable):
-            yield below.variable, row
+        if below is not None and row is not None and 0 <= row < len(weights[names[below]]):
+            yield names[below], row
 
 
 def is_constant(part: Tensor | GradientEdge | None) -> bool:

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 
 from analysis import cli, store
+from analysis.cli import commands
 from analysis.plan.run_config import digest
 from analysis.printable import printable
 from analysis.report.page import csv
 from landscape.results import files
 from ncsam.seal import sealed
 from tests.analysis.test_trust import FIRST, rewrite
-from tests.analysis.tiny_study import run_tiny
+from tests.analysis.tiny_study import TINY, run_tiny
 
 
 @pytest.fixture
@@ -72,6 +73,19 @@ def test_whatever_a_folders_study_says_one_line_answers(out, undisturbed, tmp_pa
     for command in (["info", str(out)], ["claims", str(out)], ["measure", str(out)], ["report", str(out)]):
         assert cli.main(command) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_runs_that_a_study_no_longer_has_are_told(out, tmp_path, capsys, monkeypatch):
+    """Results of seeds that were taken out of a study were left out without a word."""
+    monkeypatch.setattr(commands, "_judgements", lambda *_: [])
+    monkeypatch.setattr(commands, "_write_what_people_see", lambda *_: None)
+    path = tmp_path / "narrow.toml"
+    path.write_text(TINY.replace("seeds = [0, 1]", "seeds = [0]"))
+    study = ["study", path, "--out", out, "--engine", "serial"]
+    for command in (study, ["results", out], ["claims", out]):
+        assert cli.main([*map(str, command)]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert f"not counted: 1 run file belongs to no run of the study in {out} (runs/" in told
 
 
 def test_the_folder_itself_may_be_a_link(out, tmp_path):

@@ -1,5 +1,7 @@
 """`ncsam info` says what a folder, an index and a run file hold; tables show what was tuned, and only that."""
 
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -31,6 +33,24 @@ def test_a_folder_is_told_in_a_few_lines(out, capsys):
     for words in ("study tiny", "digits", "40%", "GSAM; GSAM, wide; GCE", "runs: 3 of 3 finished"):
         assert words in text
     assert len(text.splitlines()) < 10
+
+
+def test_what_a_folder_lacks_is_told(out, tmp_path, capsys):
+    """Broken files, and files of other settings, were said to be finished runs."""
+    shutil.copytree(out, tmp_path / "out")
+    first, second, _ = store.run_files(tmp_path / "out")
+    shutil.copy(first, second)
+    first.write_bytes(first.read_bytes()[:1000])
+    text = " ".join(printed(tmp_path / "out", capsys).split())
+    assert "runs: 1 of 3 finished" in text
+    assert "missing: 2 of 3 runs" in text
+
+
+def test_a_folder_before_its_first_run_is_told(out, tmp_path, capsys):
+    shutil.copy(out / "study.toml", tmp_path)
+    text = printed(tmp_path, capsys)
+    assert "runs: 0 of 3 finished" in text
+    assert "not done yet" in text
 
 
 def test_an_index_lists_its_columns_with_type_unit_and_range(out, capsys, monkeypatch):

@@ -17,7 +17,7 @@ from analysis.cli import commands
 from analysis.plan import final_runs, read_study
 from analysis.report import pictures
 from analysis.report.page import FIGURES
-from bench.findings import verdicts
+from bench.findings import Judged, verdicts
 from tests.analysis.test_claims import OWN
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
@@ -214,7 +214,7 @@ def test_a_table_of_one_claim_has_the_p_values_of_the_command_line(finished, tmp
     assert cli.main(["claims", str(root), "--claim", "M1"]) == 0
     of_command = json.loads((root / "claims.json").read_text())[0]
     effects = [*of_command["effects"], *of_command["controls"]]
-    shown = verdicts([root], ["M1"])
+    shown = verdicts(Judged.of_results([root], ["M1"]))
     assert shown["effect"].tolist() == [effect["name"] for effect in effects]
     assert shown["verdict"].tolist() == [effect["verdict"] for effect in effects]
     p = [math.nan if effect["deciding_p"] is None else effect["deciding_p"] for effect in effects]

@@ -131,7 +131,7 @@ def test_associations_too_are_judged_by_their_series(series):
     assert found.like_these.p_value == pytest.approx(max(over.pvalue, found.these.p_value))
 
 
-def test_permuted_methods_and_draws_say_nothing_of_other_data_and_noise():
+def test_permuted_methods_and_draws_say_nothing_of_other_data():
     rng, cells, methods = np.random.default_rng(9), np.repeat(np.arange(8), 6), np.tile(np.arange(6), 8)
     hyper = pd.DataFrame({"rho": methods % 3})
     told = conditional_information(cells, methods, *rng.normal(size=(2, 48)), hyper)

@@ -108,6 +108,18 @@ def test_a_stream_may_begin_with_an_empty_batch():
     assert_right(objective, model, (x, y))
 
 
+class Rows:
+    """An array of a file, as h5py and zarr have them: rows are read when they are asked for."""
+
+    shape = (12, 5)
+
+    def __array__(self, *_, **__):
+        return x.numpy()
+
+    def __getitem__(self, rows):
+        return x.numpy()[rows]
+
+
 class Raises(dict):
     """The usual recipe of attributes for keys, which `copy.deepcopy` cannot stand."""
 
@@ -123,6 +135,8 @@ class Raises(dict):
             "data: a batch holds a nested tensor",
         ),
         ((x.long(), y), {}, r"data: the model cannot be run .*\(4, 5\) torch.int64.*same dtype"),
+        ((Rows(), y), {}, r"data: holds an array of type \w+\.Rows; torch.from_numpy.* a DataLoader"),
+        ((Rows(), Rows()), {}, r"data: holds an array of type \w+\.Rows; torch.from_numpy.* a DataLoader"),
         ((x, y), {"count": lambda _: torch.ones(3)}, r"count: must return one number .* shape \(3,\)"),
         ((x, y), {"count": lambda _: 1}, "count: 12 samples count for 1 together, for 12 apart"),
         (
@@ -131,7 +145,7 @@ class Raises(dict):
             "data: a batch of type Raises cannot be copied .* raise an AttributeError",
         ),
     ],
-    ids=["nested", "integers", "counts", "constant", "copy"],
+    ids=["nested", "integers", "array", "arrays", "counts", "constant", "copy"],
 )
 def test_batches_that_cannot_be_measured_are_refused_with_cause_and_remedy(data, options, says):
     with pytest.raises((ValueError, TypeError), match=says):

@@ -1,6 +1,8 @@
 """Loaders that leave out samples or draw an augmentation: measured with a warning that says so."""
 
+import os
 import random
+import signal
 import warnings
 
 import pytest
@@ -10,10 +12,13 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    DistributedSampler,
+    IterableDataset,
     RandomSampler,
     Subset,
     TensorDataset,
     WeightedRandomSampler,
+    get_worker_info,
 )
 
 from landscape import Objective
@@ -104,6 +109,95 @@ def test_loaders_of_fixed_samples_raise_no_warning(loader):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="data:")
         Objective(network().float(), nn.CrossEntropyLoss(), loader())
+
+
+@pytest.mark.parametrize("drawn", [50, 150])
+def test_a_loader_that_draws_another_number_of_samples_is_measured_with_a_warning(drawn):
+    loader = DataLoader(TensorDataset(x, y), sampler=RandomSampler(x, num_samples=drawn), batch_size=50)
+    with pytest.warns(
+        UserWarning, match=f"^data: the DataLoader's RandomSampler draws {drawn} samples of 120"
+    ):
+        Objective(network().float(), nn.CrossEntropyLoss(), loader)
+
+
+def of_ranks(count, **options):
+    sampler = DistributedSampler(TensorDataset(x, y), num_replicas=count, rank=0, **options)
+    return DataLoader(TensorDataset(x, y), sampler=sampler, batch_size=50)
+
+
+def test_the_share_of_one_rank_alone_is_measured_with_a_warning():
+    with pytest.warns(
+        UserWarning, match="^data: .* DistributedSampler gives this rank one of 4 shares of 120"
+    ):
+        Objective(network().float(), nn.CrossEntropyLoss(), of_ranks(4))
+
+
+@pytest.mark.parametrize(("drops", "says"), [(False, "repeats 6"), (True, "leaves out 1")])
+def test_shares_that_are_made_equal_are_measured_with_a_warning(drops, says):
+    with pytest.warns(UserWarning, match=f"^data: .* DistributedSampler {says} of 120 samples"):
+        Objective(network().float(), nn.CrossEntropyLoss(), of_ranks(7, drop_last=drops))
+
+
+ROWS = range(120)
+
+
+class Flow(IterableDataset):
+    """The samples one after another; several workers share them, or read all of them each."""
+
+    def __init__(self, shares, rows=ROWS):
+        self.shares, self.rows = shares, rows
+
+    def __iter__(self):
+        worker = get_worker_info()
+        for place in self.rows[worker.id :: worker.num_workers] if self.shares and worker else self.rows:
+            yield x[place], y[place]
+
+
+@pytest.mark.parametrize("options", [{}, {"keep": "none"}], ids=["kept", "stream"])
+def test_a_stream_that_each_worker_reads_whole_is_measured_with_a_warning(options):
+    loader = DataLoader(Flow(shares=False), batch_size=50, num_workers=2)
+    with pytest.warns(UserWarning, match="^data: each sample comes 2 times.*get_worker_info"):
+        Objective(network().float(), nn.CrossEntropyLoss(), loader, **options)
+
+
+@pytest.mark.parametrize(
+    "flow", [Flow(shares=True), Flow(shares=True, rows=[*range(120), *range(60)])], ids=["once", "some twice"]
+)
+def test_a_stream_that_workers_share_raises_no_warning(flow):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="data:")
+        Objective(network().float(), nn.CrossEntropyLoss(), DataLoader(flow, batch_size=50, num_workers=2))
+
+
+class Failing(Dataset):
+    """Items of which one cannot be read, or whose worker is killed."""
+
+    def __init__(self, is_killed):
+        self.is_killed = is_killed
+
+    def __len__(self):
+        return 120
+
+    def __getitem__(self, item):
+        if item == 70 and self.is_killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item == 70:
+            raise OSError("disk gone")
+        return x[item], y[item]
+
+
+@pytest.mark.parametrize(
+    ("is_killed", "says"),
+    [(True, "(exited unexpectedly|killed by signal)"), (False, "OSError: disk gone")],
+    ids=["killed", "raises"],
+)
+def test_a_failed_worker_is_named_with_the_remedy(is_killed, says):
+    loader = DataLoader(Failing(is_killed), batch_size=50, num_workers=1)
+    with pytest.raises(
+        RuntimeError, match=rf"^data: a worker of the DataLoader.*{says}.*num_workers=0"
+    ) as refused:
+        Objective(network().float(), nn.CrossEntropyLoss(), loader)
+    assert refused.value.__cause__ is not None
 
 
 class Refilled:

@@ -168,6 +168,15 @@ def test_a_function_that_loses_second_derivatives_is_refused(square, dtype, bias
         top_eigenvalues(objective)
 
 
+def test_the_refusal_of_second_derivatives_names_the_remedies_of_libraries():
+    """torchdiffeq's adjoint and gpytorch's kernels are such functions."""
+    objective = Objective(Squared(Once), cross_entropy, samples(dtype=torch.float32))
+    with pytest.raises(
+        ValueError, match=r"odeint, not odeint_adjoint.* gpytorch\.settings\.trace_mode\(True\)"
+    ):
+        objective.hvp(torch.ones_like(objective.theta))
+
+
 def test_a_subset_with_right_second_derivatives_does_not_vouch_for_all_samples():
     def loss(outputs, targets):
         return torch.where(targets == 1, Detached.apply(outputs), outputs * outputs).mean()

@@ -1,6 +1,7 @@
 """Two ranks with other samples each: measures are those of one process with all samples, or are refused on both."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -88,12 +89,36 @@ def refusals(rank, group):
     return said
 
 
+def warnings_of_data(rank, group):
+    """What is warned of where ranks hold these samples."""
+    model, inputs, targets = build("mlp")
+    parallel = nn.parallel.DistributedDataParallel(model)
+    order = torch.arange(len(targets)) if rank else torch.arange(len(targets)).flip(0)
+    ends_otherwise = (
+        torch.arange(len(targets)) if rank else torch.arange(len(targets)).clamp(max=len(targets) - 2)
+    )
+    shares = {
+        "the same samples in another order": (model, order, group),
+        "samples that begin alike": (model, ends_otherwise, group),
+        "shares of their own": (parallel, order[:10], group),
+        "one share of a parallel model": (parallel, order[:10], None),
+    }
+    said = {}
+    for name, (one, rows, of) in shares.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            Objective(one, cross_entropy, (inputs[rows], targets[rows]), process_group=of)
+        said[name] = [str(each.message) for each in caught]
+    return said
+
+
 def main(rank, port, folder):
     with joined(rank, port):
         group = dist.group.WORLD
         small = shares("mlp", group)
         found = {
             "refusals": refusals(rank, group),
+            "warnings": warnings_of_data(rank, group),
             "block": Evaluator({"loss": small}, [], expected=200).block,
             **of_batch_norm(shares("cnn-batchnorm-dropout", group)),
             **of_noise(small),
@@ -132,3 +157,22 @@ def test_what_the_samples_of_one_rank_do_not_allow_is_refused_on_both(name, of_r
     said = [found["refusals"][name] for found in of_ranks]
     assert said[0] == said[1]
     assert ("calibration: the ranks have" if name == "calibration" else "plain mean over samples") in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("the same samples in another order", "data: the ranks 0 and 1 hold the same 37 samples"),
+        (
+            "one share of a parallel model",
+            "process_group: the model is under DistributedDataParallel with 2 ranks",
+        ),
+        ("samples that begin alike", None),
+        ("shares of their own", None),
+    ],
+)
+def test_ranks_that_do_not_measure_shares_of_their_own_are_warned(name, says, of_ranks):
+    for found in of_ranks:
+        said = found["warnings"][name]
+        assert len(said) == (says is not None)
+        assert not said or said[0].startswith(says)

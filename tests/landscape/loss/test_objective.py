@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from landscape import Objective, filter_normalized_directions, line, top_eigenvalues
-from tests.conftest import build, dense_hessian, flat, loss_of_vector, some_vectors
+from tests.conftest import build, dense_hessian, flat, loss_of_vector
 
 cross_entropy = nn.CrossEntropyLoss()
 WEIGHTS = torch.tensor([1.0, 2.0, 9.0], dtype=torch.float64)
@@ -255,51 +258,53 @@ def test_samples_with_an_ignored_label_have_no_accuracy(ignored, keep):
     assert found.accuracy[1] == pytest.approx(right)
 
 
-def changed_labels(targets, change):
-    labels = targets.clone()
-    return labels, lambda: labels.__setitem__(slice(0, 9), change(labels[:9]))
-
-
-@pytest.mark.parametrize("linearize", [False, True])
-def test_labels_that_torch_changes_in_place_are_measured_as_they_are(linearize):
-    model, inputs, targets = build("mlp")
-    labels, change = changed_labels(targets, lambda some: (some + 1) % 3)
-    objective = Objective(model, cross_entropy, (inputs, labels), chunk_size=10, linearize=linearize)
-    objective.evaluate(), objective.hvp(objective.theta)
-    change()
-    anew = Objective(model, cross_entropy, (inputs, labels.clone()))
-    assert objective.evaluate().accuracy == anew.evaluate().accuracy
-    assert objective.value() == pytest.approx(anew.value(), rel=1e-12)
-    vector = some_vectors(objective.n_parameters, 1)
-    torch.testing.assert_close(objective.hvp(vector), anew.hvp(vector), rtol=1e-9, atol=1e-12)
-
-
-COUNTED = {
-    "ignored labels": (nn.CrossEntropyLoss(), lambda some: torch.full_like(some, -100)),
-    "class weights": (
-        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)),
-        lambda some: (some + 1) % 3,
-    ),
+CHANGED = {
+    "inputs": lambda inputs, _: inputs.mul_(2),
+    "labels": lambda _, targets: targets.copy_((targets + 1) % 3),
+    "a view of the inputs": lambda inputs, _: inputs[3:5].zero_(),
 }
 
 
-@pytest.mark.parametrize(("loss_fn", "change"), COUNTED.values(), ids=COUNTED)
-def test_labels_that_count_otherwise_after_a_change_in_place_are_refused(loss_fn, change):
-    """The mean was divided by what samples counted for before."""
+@pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED)
+def test_data_that_torch_changes_after_the_objective_was_made_are_refused(change):
+    """The numbers before and after were of two losses, without a word."""
     model, inputs, targets = build("mlp")
-    labels, changes = changed_labels(targets, change)
-    objective = Objective(model, loss_fn, (inputs, labels), chunk_size=10, linearize=False)
+    objective = Objective(model, cross_entropy, (inputs, targets), chunk_size=10, linearize=False)
     eigen = objective.hvp(objective.theta)
-    changes()
     direction = filter_normalized_directions(objective, 1, seed=0)
+    change(inputs, targets)
     for measure in (
         objective.evaluate,
         objective.gradient,
         lambda: objective.hvp(eigen),
         lambda: line(objective, direction, steps=3),
+        lambda: objective.subset(samples=torch.arange(3)),
     ):
         with pytest.raises(ValueError, match=r"^data: were changed in place.*make a new Objective"):
             measure()
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copy", "pickle"]
+)
+def test_a_copy_of_an_objective_counts_the_changes_of_its_own_data(copied):
+    model, inputs, targets = build("mlp")
+    inputs.mul_(2)
+    objective = Objective(model, cross_entropy, (inputs, targets))
+    own = copied(objective)
+    assert own.value() == objective.value()
+    own.inputs.mul_(2)
+    with pytest.raises(ValueError, match=r"^data: were changed in place"):
+        own.value()
+
+
+def test_copies_of_data_outlive_changes_of_the_data():
+    model, inputs, targets = build("mlp")
+    objective = Objective(model, cross_entropy, (inputs.clone(), targets.clone()))
+    some = Objective(model, cross_entropy, (inputs, targets)).subset(samples=torch.arange(9))
+    before = objective.value(), some.value()
+    inputs.zero_()
+    assert (objective.value(), some.value()) == before
 
 
 @pytest.mark.parametrize(

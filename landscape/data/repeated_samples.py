@@ -1,0 +1,56 @@
+"""Warns of a stream that several workers read whole, so that each sample comes as often as there are workers."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from heapq import nsmallest
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from landscape.data.batches import digests_of
+from landscape.data.counts import Pair
+
+COUNTED = 1024
+"""Samples that are counted: those of the smallest digests, which are the same ones whenever they come."""
+FEWEST = 8
+"""Of fewer samples all may come several times by chance."""
+
+
+class RepeatedByWorkers:
+    """Watches the first pass over a DataLoader of an `IterableDataset` with several workers. Other data cost nothing.
+
+    Args:
+        data: one batch, or an iterable of batches.
+    """
+
+    def __init__(self, data: Any) -> None:
+        is_stream = isinstance(data, DataLoader) and isinstance(data.dataset, IterableDataset)
+        self._workers = data.num_workers if is_stream else 0
+        self._counts: Counter[int] = Counter()
+
+    def note(self, pair: Pair) -> None:
+        """Counts the samples of one more batch."""
+        if self._workers < 2:
+            return
+        self._counts.update(digests_of(pair))
+        if len(self._counts) > 2 * COUNTED:
+            # what is left out once is never among the smallest later, so that each one kept was counted from the start
+            self._counts = Counter({one: self._counts[one] for one in nsmallest(COUNTED, self._counts)})
+
+    def warn(self) -> None:
+        """Warns at the end of the pass.
+
+        Warns:
+            UserWarning: each sample came as often as there are workers, or as a group of them.
+        """
+        times = math.gcd(self._workers, *self._counts.values())
+        if len(self._counts) >= FEWEST and times > 1:
+            warnings.warn(
+                f"data: each sample comes {times} times, as an IterableDataset that is read whole by each of "
+                f"{self._workers} workers gives it, and counts as {times} samples; let each worker read its own share, "
+                "by torch.utils.data.get_worker_info(), or give num_workers=0",
+                stacklevel=5,
+            )
