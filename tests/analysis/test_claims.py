@@ -50,7 +50,8 @@ def test_a_study_in_which_the_paper_is_right_supports_each_of_its_claims_and_nei
         verdicts.NOT_MEASURED,
     )
     # the oracle is better than SAM, and SAM with the perturbation of rightly labeled samples is not there
-    partly = {"S1": verdicts.INCONCLUSIVE}
+    # its families are too few for an association given the training loss
+    partly = {"S1": verdicts.INCONCLUSIVE, "L3": verdicts.INCONCLUSIVE}
     assert found == dict.fromkeys(PAPERS, verdicts.SUPPORTED_HERE) | vacuous | unmeasured | rivals | partly
 
 
