@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from bench.findings import RUNS, Judged, overview, verdicts
+from bench.findings import overview
 from tests.doc_pages import (
     assert_said,
     page_named,
@@ -79,23 +79,6 @@ RENDERED = {"verdicts": verdict_row, "results": result_row}
 
 def table(study, kind):
     return table_named(f"{study}-{kind}")
-
-
-JUDGED_TODAY = sorted(path.stem for path in RUNS.glob("*.csv"))
-"""Studies whose runs are committed, so that they are judged again when the rules change."""
-
-
-def test_the_page_names_the_studies_that_are_judged_by_todays_rules():
-    assert f"the tables whose runs are in `docs/tables/runs`: {', '.join(JUDGED_TODAY)}." in sentences_of(
-        "findings"
-    )
-
-
-@pytest.mark.parametrize("study", [name for name in JUDGED_TODAY if name != "quick"])
-def test_committed_runs_have_the_committed_verdicts(study):
-    """Of the quick study, this would take a minute."""
-    found = verdicts(Judged.of_file(RUNS / f"{study}.csv")).replace("", float("nan"))
-    pd.testing.assert_frame_equal(found, table(study, "verdicts"), rtol=1e-5, check_dtype=False)
 
 
 @pytest.mark.parametrize(
