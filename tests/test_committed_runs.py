@@ -16,6 +16,6 @@ def test_the_page_names_the_studies():
 
 @pytest.mark.parametrize("study", [name for name in STUDIES if name != "quick"])
 def test_committed_runs_have_the_committed_verdicts(study):
-    """Of the quick study, this would take a minute."""
+    """The quick study is left out, because its test would take a minute."""
     found = verdicts(Judged.of_file(RUNS / f"{study}.csv")).replace("", float("nan"))
     pd.testing.assert_frame_equal(found, table_named(f"{study}-verdicts"), rtol=1e-5, check_dtype=False)

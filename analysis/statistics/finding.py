@@ -114,7 +114,7 @@ class Finding:
 
     @property
     def deciding(self) -> Test:
-        """The test that decides: that of the population if there are enough series, else that of the cells at hand."""
+        """The test that decides: that of the population from enough data sets on, else that of the cells at hand."""
         return self.like_these if self.data_sets >= FEWEST_DATA_SETS else self.these
 
 

@@ -32,9 +32,9 @@ def judged_by_cells(
     Args:
         cells: the cells.
         weights: float64 (places, cells), the weights of the cell means in the number of each place. The identity if the
-            places are the cells. The cells of a place are of one series.
+            places are the cells. The cells of a place are of one data set.
         names: names of the places.
-        shared: the values of the cells, the draws that they share, and their series.
+        shared: the values of the cells, the draws that they share, and their data sets.
         means: whether the places are the cells, so that a sign test is possible where the values have no spread.
         place: word for the places.
         counted: word for the values within the cells.

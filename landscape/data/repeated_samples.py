@@ -16,7 +16,7 @@ from landscape.data.counts import Pair
 COUNTED = 1024
 """Samples that are counted: those of the smallest digests, which are the same ones whenever they come."""
 FEWEST = 8
-"""Of fewer samples all may come several times by chance."""
+"""Fewer samples tell nothing: each of them may come several times by chance."""
 
 
 class RepeatedByWorkers:

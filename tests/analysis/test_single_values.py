@@ -62,12 +62,12 @@ def test_what_is_said_of_these_cells_leaves_out_those_of_one_value():
     assert "About these 2 cells" in said
 
 
-def test_series_like_these_are_judged_by_the_means_of_all_cells():
+def test_data_like_these_are_judged_by_the_means_of_all_cells():
     values = np.random.default_rng(1).normal(1, 1, size=18)
     seeds = np.tile([2, 1], 6)
-    cells, series = np.repeat(np.arange(12), seeds), np.repeat(np.arange(6), 3)
-    found = paired_effect(cells, values, data_sets=series)
-    means = [(of_series[:2].mean() + of_series[2]) / 2 for of_series in values.reshape(6, 3)]
+    cells, data_sets = np.repeat(np.arange(12), seeds), np.repeat(np.arange(6), 3)
+    found = paired_effect(cells, values, data_sets=data_sets)
+    means = [(of_one[:2].mean() + of_one[2]) / 2 for of_one in values.reshape(6, 3)]
     assert found.like_these.estimate == pytest.approx(np.mean(means))
     assert (found.places, len(found.single), found.data_sets, found.deciding.units) == (6, 6, 6, 6)
     assert "left out of what is said of these cells" in conclusion(judged(found))
@@ -98,7 +98,7 @@ def test_cells_that_share_one_draw_borrow_no_spread_of_other_cells():
     assert (found.these, found.single) == (alone.these, ("c", "d"))
 
 
-def test_where_every_cell_has_one_value_series_alone_are_judged():
+def test_where_every_cell_has_one_value_data_sets_alone_are_judged():
     values = np.random.default_rng(4).normal(size=7)
     found = paired_effect(np.arange(7), values)
     assert (found.single, found.data_sets, np.isfinite(found.like_these.p_value)) == ((), 7, True)

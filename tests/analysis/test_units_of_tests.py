@@ -1,4 +1,4 @@
-"""The units of tests: series for the population, cells for those at hand, and seeds where cells share their runs."""
+"""The units of tests: data sets for the population, cells for those at hand, and seeds where cells share their runs."""
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ SERIES = np.repeat(["a", "b"], 12)
 
 
 @pytest.mark.parametrize("rates", [1, 3])
-def test_of_the_population_the_answer_is_students_t_test_of_the_means_of_series(rates):
+def test_of_the_population_the_answer_is_students_t_test_of_the_means_of_data_sets(rates):
     values = np.random.default_rng(1).normal(0.5, 1, size=(8, rates, 4))
     cells = np.repeat(np.arange(8 * rates), 4)
     found = paired_effect(cells, values.ravel(), data_sets=cells // rates).like_these
@@ -33,7 +33,7 @@ def test_of_the_population_the_answer_is_students_t_test_of_the_means_of_series(
     assert (found.units, found.counted) == (8, "data sets")
 
 
-def test_every_cell_of_a_series_counts_the_same_and_every_series_too():
+def test_every_cell_of_a_data_set_counts_the_same_and_every_data_set_too():
     found = paired_effect(list("aaabbcc"), [1.0, 1, 1, 3, 3, 10, 10], data_sets=list("ssssstt"))
     assert found.like_these.estimate == pytest.approx(((1 + 3) / 2 + 10) / 2)
     assert found.these.estimate == pytest.approx((1 + 3 + 10) / 3)
@@ -77,10 +77,10 @@ def test_where_no_draw_is_in_all_cells_that_share_draws_there_is_no_test():
     assert np.isnan(found.p_value)
 
 
-def test_series_that_share_draws_are_one_of_the_population():
+def test_data_sets_that_share_draws_are_one_of_the_population():
     values = np.random.default_rng(5).normal(size=(2, 4, 3))
-    cells, series = np.repeat(np.arange(8), 3), np.repeat(["fixed", "redrawn"], 12)
-    found = paired_effect(cells, values.ravel(), data_sets=series, draws=np.tile(np.arange(12), 2))
+    cells, data_sets = np.repeat(np.arange(8), 3), np.repeat(["fixed", "redrawn"], 12)
+    found = paired_effect(cells, values.ravel(), data_sets=data_sets, draws=np.tile(np.arange(12), 2))
     assert (found.data_sets, found.like_these.estimate) == (1, pytest.approx(values.mean()))
 
 
@@ -109,25 +109,25 @@ def test_a_draw_that_several_cells_share_shows_no_reversal_more_often():
 
 
 @pytest.mark.parametrize(
-    ("series", "estimand"), [(FEWEST_DATA_SETS - 1, THESE), (FEWEST_DATA_SETS, LIKE_THESE)]
+    ("data_sets", "estimand"), [(FEWEST_DATA_SETS - 1, THESE), (FEWEST_DATA_SETS, LIKE_THESE)]
 )
 @pytest.mark.parametrize("rates", [1, 3])
-def test_the_population_is_judged_from_a_number_of_series_on(series, rates, estimand):
-    cells = np.repeat(np.arange(series * rates), 3)
+def test_the_population_is_judged_from_a_number_of_data_sets_on(data_sets, rates, estimand):
+    cells = np.repeat(np.arange(data_sets * rates), 3)
     values = np.random.default_rng(3).normal(size=len(cells))
     assert paired_effect(cells, values, data_sets=cells // rates).deciding.estimand == estimand
 
 
-@pytest.mark.parametrize("series", [FEWEST_DATA_SETS - 1, FEWEST_DATA_SETS])
-def test_associations_too_are_judged_by_their_series(series):
+@pytest.mark.parametrize("data_sets", [FEWEST_DATA_SETS - 1, FEWEST_DATA_SETS])
+def test_associations_too_are_judged_by_their_data_sets(data_sets):
     rng = np.random.default_rng(8)
-    cells, methods = np.repeat(np.arange(3 * series), 7), np.tile(np.arange(7), 3 * series)
+    cells, methods = np.repeat(np.arange(3 * data_sets), 7), np.tile(np.arange(7), 3 * data_sets)
     x, y = rng.normal(size=(2, len(cells)))
     found = rank_association(cells + 100, methods, methods, x, y, data_sets=cells // 3)
     taus = [part.estimate for part in found.parts]
-    assert found.data_sets == series
-    assert found.deciding.estimand == (LIKE_THESE if series == FEWEST_DATA_SETS else THESE)
-    over = scipy.stats.ttest_1samp(np.reshape(taus, (series, 3)).mean(1), 0)
+    assert found.data_sets == data_sets
+    assert found.deciding.estimand == (LIKE_THESE if data_sets == FEWEST_DATA_SETS else THESE)
+    over = scipy.stats.ttest_1samp(np.reshape(taus, (data_sets, 3)).mean(1), 0)
     assert found.like_these.p_value == pytest.approx(max(over.pvalue, found.these.p_value))
 
 
