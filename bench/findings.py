@@ -24,8 +24,7 @@ import pandas as pd
 from analysis.claims import CLAIMS, chosen_claims, judge
 from analysis.claims.effect import NOT_MEASURED
 from analysis.claims.quantities import flag_of
-from analysis.report.chosen import claims_of, judgements_of
-from analysis.store import read_tables, unfinished, with_failed
+from analysis.report.chosen import claims_of, judgements_of, runs_of
 from ncsam.probes import GROUPS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -76,17 +75,17 @@ class Judged:
     @classmethod
     def of_results(cls, roots: Sequence[Path], claims: Sequence[str] | None) -> Judged:
         """The runs of these folders of results, as `ncsam claims` judges them."""
-        runs = with_failed(read_tables(roots), [unfinished(root) for root in roots])
         family = [claim.id for claim in claims_of(roots)]
-        return cls(runs, family, list(claims or family))
+        return cls(runs_of(roots), family, list(claims or family))
 
     @classmethod
     def of_file(cls, path: Path) -> Judged:
         """The runs that `write` wrote."""
         with path.open() as file:
             family, claims = (file.readline().removeprefix("# ").split() for _ in range(2))
-            runs = pd.read_csv(file, keep_default_na=False, na_values=[""], low_memory=False).copy()
-        return cls(runs, family, claims)
+            runs = pd.read_csv(file, keep_default_na=False, na_values=[""], low_memory=False)
+        # a copy lies in few blocks of memory, to which columns are added without a warning
+        return cls(runs.copy(), family, claims)
 
     def write(self, path: Path) -> None:
         """Writes the claims into two lines, and then the runs."""
@@ -129,9 +128,9 @@ def verdicts(judged: Judged) -> pd.DataFrame:
 def results(table: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation over seeds, and number of values, of what was measured.
 
-    Measures count if they converged.
+    Measures count if they converged. Runs that failed have none.
     """
-    table = table.copy()
+    table = table[~table["failed"]].copy()
     for name in [name for name in MEANS if name in table]:
         table[name] = table[name].where(~(flag_of(table, name) < 1))
     present = [name for name in MEANS if name in table and table[name].notna().any()]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from analysis.claims import Claim, Judgement, chosen_claims, judge
 from analysis.plan import read_study
 from analysis.plan.own_parts import are_loaded
@@ -26,10 +28,14 @@ def claims_of(roots: Sequence[Path]) -> list[Claim]:
     return chosen_claims(named, skip_unknown=not all(are_loaded(study.own_parts) for study in studies))
 
 
+def runs_of(roots: Sequence[Path]) -> pd.DataFrame:
+    """The table of all runs of these studies, those that failed among them."""
+    return with_failed(read_tables(roots), [unfinished(root) for root in roots])
+
+
 def judge_studies(roots: Sequence[Path]) -> list[Judgement]:
-    """The judgements of all claims of these studies, on all their runs together, those that failed among them."""
-    runs = read_tables(roots)
-    return judge(with_failed(runs, [unfinished(root) for root in roots]), claims_of(roots))
+    """The judgements of all claims of these studies, on all their runs together."""
+    return judge(runs_of(roots), claims_of(roots))
 
 
 def judgements_of(judgements: Sequence[Judgement], ids: Sequence[str]) -> list[Judgement]:

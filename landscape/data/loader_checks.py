@@ -41,7 +41,7 @@ def warn_of_drawn_samples(data: Any) -> None:
     Warns:
         UserWarning: it does, so that some samples are measured several times, or others not at all.
     """
-    sampler = _sampler_of(data)
+    sampler = sampler_of(data)
     if getattr(sampler, "replacement", False) is True:
         warnings.warn(
             f"data: the DataLoader's {type(sampler).__name__} draws samples with replacement, so that some are "
@@ -68,7 +68,7 @@ def warn_of_shares(data: Any, with_others: bool) -> None:
     Warns:
         UserWarning: one share alone is measured, or the shares repeat samples or leave some out.
     """
-    sampler = _sampler_of(data)
+    sampler = sampler_of(data)
     ranks, total = getattr(sampler, "num_replicas", None), getattr(sampler, "total_size", None)
     if not isinstance(ranks, int) or not isinstance(total, int) or ranks < 2:
         return
@@ -90,7 +90,7 @@ def warn_of_shares(data: Any, with_others: bool) -> None:
         )
 
 
-def _sampler_of(data: Any) -> Any:
+def sampler_of(data: Any) -> Any:
     """What draws the samples of a DataLoader; None for other data."""
     if not isinstance(data, DataLoader):
         return None

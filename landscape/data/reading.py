@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import (
-    DataLoader,
     DistributedSampler,
     RandomSampler,
     SubsetRandomSampler,
@@ -24,6 +23,7 @@ from landscape.data.endless import EndlessData
 from landscape.data.failed_workers import names_the_worker
 from landscape.data.first_pass import FirstPass
 from landscape.data.loader_checks import (
+    sampler_of,
     warn_of_augmentation,
     warn_of_drawn_samples,
     warn_of_samples_left_out,
@@ -69,13 +69,8 @@ class Source:
     @property
     def is_shuffled(self) -> bool:
         """Whether a DataLoader draws the order of the samples."""
-        if not isinstance(self.data, DataLoader):
-            return False
-        samplers = (self.data.sampler, getattr(self.data.batch_sampler, "sampler", None))
-        return any(
-            isinstance(each, RANDOM) or (isinstance(each, DistributedSampler) and each.shuffle)
-            for each in samplers
-        )
+        sampler = sampler_of(self.data)
+        return isinstance(sampler, RANDOM) or (isinstance(sampler, DistributedSampler) and sampler.shuffle)
 
     @property
     def can_be_read_again(self) -> bool:

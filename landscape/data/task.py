@@ -74,8 +74,7 @@ class Task:
         count: the caller's function; None: samples count, or the number by which the loss divides.
         takes_whole_batches: whether model and loss get the whole batch.
         was_looked_at: whether a batch was looked at for a warning.
-        may_have_places: whether the loss is one of torch's, which takes targets (samples * places, ...).
-        has_labels: whether this loss is one of classes.
+        counting_of_torch: how a loss of torch's counts, which takes targets (samples * places, ...); None for another.
         has_places: whether the targets of the first batch are such; None before it.
     """
 
@@ -83,8 +82,7 @@ class Task:
     count: Count | None
     takes_whole_batches: bool
     was_looked_at: bool = False
-    may_have_places: bool = False
-    has_labels: bool = False
+    counting_of_torch: Counting | None = None
     has_places: bool | None = None
 
     def forward(self, model: nn.Module, inputs: Batch) -> Any:
@@ -114,8 +112,7 @@ class Task:
         """The weight of a batch's mean loss."""
         if self.count is None:
             counting = counting_of(loss_fn)
-            self.may_have_places = counting.is_known or counting.is_sum
-            self.has_labels = counting.ignored is not None
+            self.counting_of_torch = counting if counting.is_known or counting.is_sum else None
             return counting
         return counting_by(self.count, self._splits_no_batch)
 
@@ -124,8 +121,9 @@ class Task:
         return LossOfPlaces(loss_fn) if self.has_places else loss_fn
 
     def _by_samples(self, batch: Batch) -> Batch:
-        places = places_in(batch) if self.may_have_places else None
-        if places and self.has_labels and batch[1].is_floating_point():
+        counting = self.counting_of_torch
+        places = places_in(batch) if counting else None
+        if places and counting and counting.ignored is not None and batch[1].is_floating_point():
             # probabilities, which are counted by other axes
             places = None
         if self.has_places is None:

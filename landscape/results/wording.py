@@ -36,9 +36,8 @@ def listed(shares: Iterable[Any]) -> str:
 
 def counted(count: int, words: str) -> str:
     """A number of things that are named in the plural: "1 pair", "3 seeds in cells"."""
+    if count != 1:
+        return f"{count} {words}"
     first, *others = words.split(" ")
-    if count == 1 and words in SINGULAR:
-        return f"1 {SINGULAR[words]}"
-    if count == 1:
-        first = SINGULAR.get(first, first.removesuffix("s"))
-    return " ".join([str(count), first, *others])
+    one = SINGULAR.get(words) or " ".join([SINGULAR.get(first, first.removesuffix("s")), *others])
+    return f"1 {one}"

@@ -58,15 +58,16 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues, seed: int) -> Samplin
             f"measured: {missed} of {len(eigen.values)} eigenvalues did not converge; find them with a larger "
             "max_products or tol"
         )
-    found = deflation(eigen, units.whole, eigen.matrix, field="measured")
+    objective = units.whole
+    found = deflation(eigen, objective, eigen.matrix, field="measured")
     # products with all samples cost less in the chunks of the objective than unit by unit
-    whole, operator = (matrix_named(eigen.matrix, each) for each in (units.whole, units.objective))
+    whole, operator = (matrix_named(eigen.matrix, each) for each in (objective, units.objective))
     basis, values = found.basis.double(), found.values.double().cpu()
     k = len(values)
     # the regularizer's part of H U belongs to no unit
-    mean = basis * found.values - operator.of_regularizer(basis.to(units.whole.theta))
+    mean = basis * found.values - operator.of_regularizer(basis.to(objective.theta))
     # each process has units of its own, and draws for itself
-    generator = generator_for("sum of the changes of units", seed, part=(units.whole.ranks.place,))
+    generator = generator_for("sum of the changes of units", seed, part=(objective.ranks.place,))
     random_sum = torch.zeros_like(basis)
 
     def couplings(_: Tensor, product: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ def eigenvalue_errors(units: Units, eigen: TopEigenvalues, seed: int) -> Samplin
     weights, of_units = operator.of_chunks(basis, units.told(couplings))
     variances = units.variance(OfUnits(weights, of_units[:, : k * k])).view(k, k)
     outside = units.mean_square(OfUnits(weights, of_units[:, k * k :]))
-    changes = units.whole.ranks.over_samples(random_sum)
+    changes = objective.ranks.over_samples(random_sum)
     of_pairs = [
         _Couplings.of(values, variances[:, j], j).joined(whole, basis, changes[:, j], outside[j])
         for j in range(k)
