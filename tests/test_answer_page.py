@@ -26,11 +26,11 @@ def effects():
         ),
         (
             "tr J^T J, observed labels, SGD: redrawn labels less their mean < 0",
-            "tr JᵀJ {:+.2f} decades, relative",
+            "tr JᵀJ {:+.2f} decades, no difference in relative",
         ),
         (
             "tr J^T J, observed labels: NCSAM less NCSAM without compensation < 0",
-            "tr JᵀJ {:+.2f} decades, accuracy",
+            "tr JᵀJ {:+.2f} decades, no difference in accuracy",
         ),
     ],
 )
@@ -94,7 +94,7 @@ def test_what_is_said_of_the_quick_study(page, effects):
     growth = effects.loc["tr J^T J, observed labels against noise rate, SGD > 0"]
     assert growth["verdict"] == "inconclusive"
     words = "({:+.2f} decades [{:+.2f}, {:+.2f}] per 100%)".format(*growth[["estimate", "low", "high"]])
-    assert f"no growth of tr JᵀJ was told apart there {words}" in page
+    assert f"no growth of tr JᵀJ was found {words}" in page
 
 
 def test_the_cnn_s_numbers(page):
@@ -130,12 +130,12 @@ def test_the_resnet_s_numbers(page):
         (
             "sharpness elementwise, true labels, SGD: redrawn labels less their mean < 0",
             "inconclusive",
-            "relative sharpness not told apart",
+            "no difference in relative sharpness found",
         ),
         (
             "clean test accuracy, last epoch: NCSAM less NCSAM without compensation > 0",
             "inconclusive",
-            "accuracy not told apart",
+            "no difference in accuracy found",
         ),
     ],
 )

@@ -87,7 +87,6 @@ def test_what_is_said_of_the_edge_of_stability_is_in_the_table(effects):
                 f"SAM's by {with_interval(-sam[['estimate', 'low', 'high']].rename(SWAPPED))} decades below its own",
                 f"{with_interval(growth).replace(' [', ' decades per 100% wrong labels [')}",
             ),
-            "answer": (f"{10 ** -sgd['estimate']:.0f} times below",),
         }
     )
 

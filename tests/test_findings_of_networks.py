@@ -156,7 +156,7 @@ def test_what_is_said_of_the_deeper_resnet_is_in_its_tables():
                 f"in a ResNet-20 tr JᵀJ is {-jacobian['estimate']:.2f} decades lower and the accuracy "
                 f"{100 * accuracy['estimate']:.0f} points higher",
                 f"tr JᵀJ {jacobian['estimate']:.2f} decades, accuracy +{100 * accuracy['estimate']:.0f} points, "
-                "relative sharpness not told apart | F1 (inconclusive), 3 pairs",
+                "no difference in relative sharpness found | F1 (inconclusive), 3 pairs",
             ),
         }
     )
