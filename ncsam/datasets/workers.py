@@ -67,7 +67,7 @@ class _DeathsAtBatches:
             and current_thread() is main_thread()
             and signal.getsignal(signal.SIGCHLD) is self
         ):
-            signal.signal(signal.SIGCHLD, self._before)
+            signal.signal(signal.SIGCHLD, before)
 
     def __call__(self, number: int, frame: Any) -> None:
         """Does what was done before, without an error between two batches."""
