@@ -61,7 +61,7 @@ class _DeathsAtBatches:
 
     def __exit__(self, *_: object) -> None:
         # another reader may have put its own handler over this one, which stays
-        self._raises = True
+        self._raises, before = True, self._before
         if (
             self._is_installed
             and current_thread() is main_thread()

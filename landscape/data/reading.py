@@ -17,6 +17,7 @@ from torch.utils.data import (
 )
 
 from landscape.data.batches import Batch, bytes_of, copied, rows_of, samples_in
+from landscape.data.changed_data import ChangedDataError
 from landscape.data.class_labels import LabelBounds
 from landscape.data.counts import Pair
 from landscape.data.endless import EndlessData
@@ -151,7 +152,7 @@ class Streamed:
             digest += digest_of_pair(pair)
             yield from self._cut(pair)
         if digest != self._digest:
-            raise ValueError(
+            raise ChangedDataError(
                 "data: this pass read other samples than the first one, so that the numbers would be of no one loss; "
                 "turn off random augmentation and random sampling (a shuffled order is fine), or keep='all', which "
                 "reads the data once"
