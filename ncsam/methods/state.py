@@ -133,10 +133,10 @@ class State:
         for tensor, version, place in self.watched:
             if tensor._version != version or tensor.data_ptr() != place:
                 raise ValueError(
-                    f"model: a tensor of shape {tuple(tensor.shape)} that is not trained, such as a frozen parameter, "
-                    "changes in forward passes, and there are too many such tensors to keep them aside while the "
-                    "method looks at other weights; register it by register_buffer, or change it after "
-                    "optimizer.step()"
+                    f"model: a tensor of shape {tuple(tensor.shape)} that is not trained, such as a frozen parameter "
+                    "or labels, changes in forward passes, and there are too many such tensors to keep them aside "
+                    "while the method looks at other weights; register it by register_buffer, change it after "
+                    "optimizer.step(), or let a loss that writes to it take a clone"
                 )
 
     def has_been_added_to(self) -> bool:
@@ -237,10 +237,10 @@ class _Walk:
                 self.look_at(value)
 
     def keep_tensors(self, most: int) -> None:
-        """Copies the tensors that were found, or watches them if they are more than `most` numbers."""
-        is_small = sum(tensor.numel() for tensor in self.tensors) <= most
-        for tensor in self.tensors:
-            if is_small:
+        """Copies the smallest of the tensors that were found, `most` numbers of them, and watches the others."""
+        for tensor in sorted(self.tensors, key=Tensor.numel):
+            most -= tensor.numel()
+            if most >= 0:
                 self._keep(tensor)
             else:
                 self.found.watched.append((tensor, tensor._version, tensor.data_ptr()))
