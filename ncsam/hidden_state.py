@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.method import Method
+from ncsam.methods.rebound_globals import Rebound, rebound_by, rebound_by_methods
 from ncsam.methods.state import MOST_ENTRIES, OF_ALL_MODULES
 from ncsam.training_modes import without_wrapper
 
 NUMBERS = (bool, int, float, complex, str, type(None), np.generic)
+OF_GLOBALS = " (globals)"
 CONTAINERS = (list, tuple, dict, set, deque)
 """Types of attributes that are not kept; a warning names one whose numbers or length changed."""
 
@@ -28,6 +30,7 @@ class HiddenState:
 
     It is looked for among the attributes of modules, and of a loss that is an object of another type: numbers, words,
     tensors, arrays, buffers that are not persistent, and generators of torch. Attributes of other types cannot be kept.
+    So are globals that methods of modules, or a loss that is a function, bind anew by `global`.
 
     Attributes:
         method: of the training.
@@ -69,9 +72,11 @@ class HiddenState:
 
     def load_state_dict(self, state: dict[str, dict[str, tuple[str, Any]]]) -> None:
         """Puts the values in their places, also where an attribute is made by the first pass alone."""
-        for owner, table, _ in _tables(self.method):
+        for owner, table, keys in _tables(self.method):
             for key, (kind, value) in state.get(owner, {}).items():
-                _put(table, key, kind, value)
+                # a file names no other global than the code does
+                if key in keys or not owner.endswith(OF_GLOBALS):
+                    _put(table, key, kind, value)
 
 
 def _tables(method: Method) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
@@ -86,8 +91,16 @@ def _tables(method: Method) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
             name = f"{owner}.{path}" if path else owner
             yield name, vars(module), [key for key in vars(module) if key not in OF_ALL_MODULES]
             yield f"{name} (buffers)", module._buffers, list(module._non_persistent_buffers_set)
+            yield from _globals(name, rebound_by_methods(type(module)))
+    if isinstance(loss_fn, FunctionType):
+        yield from _globals("loss_fn", rebound_by(loss_fn))
     if not isinstance(loss_fn, nn.Module | FunctionType | MethodType | type) and hasattr(loss_fn, "__dict__"):
         yield "loss_fn", vars(loss_fn), list(vars(loss_fn))
+
+
+def _globals(owner: str, rebound: Rebound) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+    for table, names in rebound:
+        yield f"{owner}{OF_GLOBALS}", table, [name for name in names if name in table]
 
 
 def _mark(value: Any, *, within: bool = False) -> Any:

@@ -22,8 +22,8 @@ BY_ANY_NAME = frozenset({"getattr", "vars", "__dict__", "super"})
 def objects_called(losses: list[Any], run: Any) -> list[Any]:
     """What passes call or may write to beside the model.
 
-    These are modules, tensors that functions hold, such as the labels of a closure, and the attributes of a loss that
-    is an object of another type.
+    These are modules, functions, tensors that functions hold, such as the labels of a closure, and the attributes of a
+    loss that is an object of another type.
 
     Args:
         losses: the loss, or none if it keeps its own state apart from passes.
@@ -46,15 +46,16 @@ def called_by(function: Any) -> list[nn.Module]:
     return [each for each in _found_in(function) if isinstance(each, nn.Module)]
 
 
-def _found_in(value: Any, depth: int = 0) -> list[nn.Module | Tensor]:
-    """The modules and tensors that a function, an object that can be called, or a batch holds or names."""
+def _found_in(value: Any, depth: int = 0) -> list[nn.Module | Tensor | FunctionType]:
+    """The modules, tensors and functions that a function, an object that can be called, or a batch holds or names."""
     if isinstance(value, nn.Module | Tensor):
         return [value]
     if depth > DEEPEST:
         return []
     # containers in containers soon hold more than can be looked at in each pass
     deeper = depth + 2 if isinstance(value, CONTAINERS) else depth + 1
-    return [each for held in _held_by(value) for each in _found_in(held, deeper)]
+    found = [each for held in _held_by(value) for each in _found_in(held, deeper)]
+    return [value, *found] if isinstance(value, FunctionType) else found
 
 
 def _held_by(value: Any) -> Iterator[Any]:
