@@ -8,13 +8,14 @@ from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 DEEPEST = 4
 """How deep functions are followed that hold each other, as decorated ones do."""
 CONTAINERS = (list, tuple, dict)
-PARTS = (nn.Module, Tensor, *CONTAINERS)
-"""What is looked for among globals and attributes: modules and tensors, and containers that may hold them."""
+PARTS = (nn.Module, Tensor, np.ndarray, *CONTAINERS)
+"""What is looked for among globals and attributes: modules, tensors and arrays, and containers that may hold them."""
 BY_ANY_NAME = frozenset({"getattr", "vars", "__dict__", "super"})
 """Names in code that may reach attributes that it does not name."""
 
@@ -46,9 +47,9 @@ def called_by(function: Any) -> list[nn.Module]:
     return [each for each in _found_in(function) if isinstance(each, nn.Module)]
 
 
-def _found_in(value: Any, depth: int = 0) -> list[nn.Module | Tensor | FunctionType]:
-    """The modules, tensors and functions that a function, an object that can be called, or a batch holds or names."""
-    if isinstance(value, nn.Module | Tensor):
+def _found_in(value: Any, depth: int = 0) -> list[nn.Module | Tensor | np.ndarray | FunctionType]:
+    """The modules, tensors, arrays and functions that a function or a batch holds or names."""
+    if isinstance(value, nn.Module | Tensor | np.ndarray):
         return [value]
     if depth > DEEPEST:
         return []

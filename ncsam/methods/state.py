@@ -21,7 +21,7 @@ from torch.nn.parameter import is_lazy
 
 from ncsam.methods.containers import is_as_it_was, refill
 from ncsam.methods.moving_tensors import MovingTensors
-from ncsam.methods.rebound_globals import Rebound, rebound_by, rebound_by_methods
+from ncsam.methods.rebound_names import Rebound, rebound_by, rebound_by_methods
 from ncsam.methods.set_up import SetUp
 
 OF_ALL_MODULES = frozenset(vars(nn.Module()))
@@ -165,7 +165,7 @@ class State:
                 return "an array among the attributes"
         for registry, name, value in self.registered:
             if name not in registry or not _is_same_value(registry[name], value):
-                return f"the {'tensor' if isinstance(value, Tensor) else 'global'} {name!r}"
+                return f"the {'tensor' if isinstance(value, Tensor) else 'name'} {name!r}"
         for tensor, place, numbers in self.copies:
             if _place(tensor) != place or not has_same_numbers(tensor, numbers):
                 return f"a tensor of shape {tuple(tensor.shape)}"
@@ -198,7 +198,10 @@ class _Walk:
                     self.seen.add(id(module))
                     self.look_at_module(module, is_own=False)
         elif isinstance(value, FunctionType):
-            self._look_at_globals(rebound_by(value))
+            self._look_at_names(rebound_by(value))
+            # state that a function keeps for its next call
+            self._look_at_all(value.__defaults__ or ())
+            self.look_at_table(vars(value))
         elif isinstance(value, np.ndarray):
             if value.flags.writeable and value.size <= SMALL and not value.dtype.hasobject:
                 self.found.arrays.append((value, value.copy()))
@@ -229,7 +232,7 @@ class _Walk:
             WRAPPERS
         ):
             self.look_at_table(vars(module))
-            self._look_at_globals(rebound_by_methods(type(module)))
+            self._look_at_names(rebound_by_methods(type(module)))
             self.found.set_up.note(module)
 
     def look_at_table(self, table: MutableMapping[str, Any]) -> None:
@@ -250,7 +253,7 @@ class _Walk:
             else:
                 self.found.watched.append((tensor, tensor._version, tensor.data_ptr()))
 
-    def _look_at_globals(self, rebound: Rebound) -> None:
+    def _look_at_names(self, rebound: Rebound) -> None:
         for table, names in rebound:
             for name in names:
                 if name in table:

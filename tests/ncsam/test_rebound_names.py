@@ -1,5 +1,6 @@
-"""Globals that models and losses bind anew: the pass at w alone moves them, and a resumed training has them again."""
+"""Names that models and losses bind anew: the pass at w alone moves them, and a resumed training has them again."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -58,6 +59,51 @@ def test_both_passes_of_a_step_find_the_global_as_the_first_one_did():
     assert calls == 1
 
 
+def of_nonlocal():
+    number = 0
+
+    def loss(scores, targets):
+        nonlocal number
+        number += 1
+        return nn.functional.cross_entropy(scores, targets, label_smoothing=min(0.9, 0.1 * number))
+
+    return loss
+
+
+def of_default():
+    def loss(scores, targets, seen=[0]):  # noqa: B006
+        seen[0] += 1
+        return nn.functional.cross_entropy(scores, targets, label_smoothing=0.1 * seen[0])
+
+    return loss
+
+
+def of_attribute():
+    def loss(scores, targets):
+        loss.number += 1
+        return nn.functional.cross_entropy(scores, targets, label_smoothing=0.1 * loss.number)
+
+    loss.number = 0
+    return loss
+
+
+def of_array():
+    seen = np.zeros(1)
+
+    def loss(scores, targets):
+        seen[0] += 1
+        return nn.functional.cross_entropy(scores, targets, label_smoothing=0.1 * float(seen[0]))
+
+    return loss
+
+
+@pytest.mark.parametrize("make", [of_nonlocal, of_default, of_attribute, of_array])
+def test_both_passes_of_a_step_find_what_a_loss_keeps_as_the_first_one_did(make):
+    batch = {"inputs": INPUTS, "targets": TARGETS}
+    expected = weights_after_a_step(as_of_the_first_call, **batch)
+    torch.testing.assert_close(weights_after_a_step(make(), **batch), expected, rtol=0, atol=0)
+
+
 def test_a_module_moves_its_global_once_a_step():
     SAM(network(Centering), nn.CrossEntropyLoss(), rho=0.5).backward(INPUTS, TARGETS)
     torch.testing.assert_close(running_mean, 0.1 * INPUTS.mean())
@@ -83,12 +129,12 @@ def trained(path, front, loss, killed_after=None):
 
 
 @pytest.mark.parametrize(
-    ("front", "loss"),
-    [(nn.Identity, smoothing_more), (Centering, nn.CrossEntropyLoss())],
-    ids=["loss", "module"],
+    ("front", "make"),
+    [(nn.Identity, lambda: smoothing_more), (nn.Identity, of_nonlocal), (Centering, nn.CrossEntropyLoss)],
+    ids=["global of a loss", "nonlocal of a loss", "global of a module"],
 )
-def test_a_killed_training_goes_on_with_the_globals_it_had(front, loss, tmp_path):
-    whole = trained(tmp_path / "whole", front, loss)
+def test_a_killed_training_goes_on_with_the_names_as_they_were(front, make, tmp_path):
+    whole = trained(tmp_path / "whole", front, make())
     with pytest.raises(Killed):
-        trained(tmp_path / "run", front, loss, killed_after=1)
-    assert torch.equal(trained(tmp_path / "run", front, loss), whole)
+        trained(tmp_path / "run", front, make(), killed_after=1)
+    assert torch.equal(trained(tmp_path / "run", front, make()), whole)
