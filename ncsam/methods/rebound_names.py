@@ -51,7 +51,7 @@ def rebound_by(function: FunctionType) -> Rebound:
 
 def rebound_by_methods(kind: type) -> Rebound:
     """What methods of a class and its bases bind anew; torch's own classes bind nothing."""
-    return _rebound_by_methods(kind)  # type: ignore[arg-type]
+    return _rebound_by_methods(kind)
 
 
 @lru_cache(maxsize=4096)
