@@ -30,20 +30,21 @@ from ncsam.random_state import borrowed_generators
 from ncsam.ranks import Share
 from ncsam.training_modes import in_evaluation_mode
 
+LOSS_METRICS = {
+    "train_loss": "training loss with observed labels, in evaluation mode at the epoch's end (cross-entropy for ELR)",
+    "test_loss": "loss on held-out samples",
+}
+"""Name of a loss that `evaluate` measures -> what its mean, or its sum, is of."""
 EVALUATION_METRICS = {
-    "train_loss": (
-        "nat",
-        "mean training loss with observed labels, in evaluation mode at the epoch's end (cross-entropy for ELR)",
-    ),
+    "train_loss": ("nat", f"mean {LOSS_METRICS['train_loss']}"),
     "train_accuracy": ("", "accuracy on the training set against observed labels"),
     "train_clean_accuracy": ("", "accuracy on the training set against true labels"),
     "memorized": ("", "share of wrongly labeled training samples predicted as their wrong label"),
     "recovered": ("", "share of wrongly labeled training samples predicted as their true label"),
-    "test_loss": ("nat", "mean loss on held-out samples"),
+    "test_loss": ("nat", f"mean {LOSS_METRICS['test_loss']}"),
     "test_accuracy": ("", "accuracy on held-out samples"),
 }
 """Name -> (unit, description) of what `evaluate` measures; losses are in nat where the training loss is."""
-LOSS_METRICS = ("train_loss", "test_loss")
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ncsam.methods.method import Method
+from ncsam.methods.rebound_names import Rebound, rebound_by, rebound_by_methods
 from ncsam.methods.state import MOST_ENTRIES, OF_ALL_MODULES
 from ncsam.training_modes import without_wrapper
 
 NUMBERS = (bool, int, float, complex, str, type(None), np.generic)
+OF_NAMES = " (names)"
 CONTAINERS = (list, tuple, dict, set, deque)
 """Types of attributes that are not kept; a warning names one whose numbers or length changed."""
 
@@ -28,6 +30,7 @@ class HiddenState:
 
     It is looked for among the attributes of modules, and of a loss that is an object of another type: numbers, words,
     tensors, arrays, buffers that are not persistent, and generators of torch. Attributes of other types cannot be kept.
+    So are names that methods of modules, or a loss that is a function, bind anew by `global` or `nonlocal`.
 
     Attributes:
         method: of the training.
@@ -69,12 +72,14 @@ class HiddenState:
 
     def load_state_dict(self, state: dict[str, dict[str, tuple[str, Any]]]) -> None:
         """Puts the values in their places, also where an attribute is made by the first pass alone."""
-        for owner, table, _ in _tables(self.method):
+        for owner, table, keys in _tables(self.method):
             for key, (kind, value) in state.get(owner, {}).items():
-                _put(table, key, kind, value)
+                # a file binds no other name than the code does
+                if key in keys or not owner.endswith(OF_NAMES):
+                    _put(table, key, kind, value)
 
 
-def _tables(method: Method) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+def _tables(method: Method) -> Iterator[tuple[str, MutableMapping[str, Any], list[str]]]:
     """The name of each owner of attributes, the table that holds them, and those that may be state."""
     loss_fn = method.loss_fn
     networks = [
@@ -86,8 +91,16 @@ def _tables(method: Method) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
             name = f"{owner}.{path}" if path else owner
             yield name, vars(module), [key for key in vars(module) if key not in OF_ALL_MODULES]
             yield f"{name} (buffers)", module._buffers, list(module._non_persistent_buffers_set)
+            yield from _names(name, rebound_by_methods(type(module)))
+    if isinstance(loss_fn, FunctionType):
+        yield from _names("loss_fn", rebound_by(loss_fn))
     if not isinstance(loss_fn, nn.Module | FunctionType | MethodType | type) and hasattr(loss_fn, "__dict__"):
         yield "loss_fn", vars(loss_fn), list(vars(loss_fn))
+
+
+def _names(owner: str, rebound: Rebound) -> Iterator[tuple[str, MutableMapping[str, Any], list[str]]]:
+    for table, names in rebound:
+        yield f"{owner}{OF_NAMES}", table, [name for name in names if name in table]
 
 
 def _mark(value: Any, *, within: bool = False) -> Any:
@@ -118,7 +131,7 @@ def _kept(value: Any) -> tuple[str, Any] | None:
     return ("number", value) if isinstance(value, NUMBERS) else None
 
 
-def _put(table: dict[str, Any], key: str, kind: str, value: Any) -> None:
+def _put(table: MutableMapping[str, Any], key: str, kind: str, value: Any) -> None:
     held = table.get(key)
     if kind == "generator":
         table[key] = held if isinstance(held, torch.Generator) else torch.Generator()

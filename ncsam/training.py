@@ -309,12 +309,9 @@ def _history(
     rows: list[dict[str, float]], probes: Sequence[Probe], method: Method, recorder: Recorder | None
 ) -> History:
     described = METRICS | {name: text for probe in probes for name, text in probe.metrics.items()}
-    for name in LOSS_METRICS:
-        text = described[name][1]
-        described[name] = (
-            unit_of_loss(method),
-            text.replace("mean", "sum over the samples of the", 1) if is_sum(method.loss_fn) else text,
-        )
+    reduced = "sum over the samples of the" if is_sum(method.loss_fn) else "mean"
+    for name, text in LOSS_METRICS.items():
+        described[name] = unit_of_loss(method), f"{reduced} {text}"
     # a checkpoint of an earlier version lacks the metrics that are newer
     metrics = {
         name: np.array([row.get(name, float("nan")) for row in rows], dtype=np.float64) for name in described

@@ -11,6 +11,10 @@ from landscape.data.batches import tensors_in
 from landscape.data.counts import Pair
 
 
+class ChangedDataError(ValueError):
+    """The data are other ones than when the Objective was made, so that the numbers would be of two losses."""
+
+
 class Unchanged:
     """Data that are held by reference, and must stay as they are. They are recognized without reading them.
 
@@ -26,10 +30,10 @@ class Unchanged:
         """Checks that torch has changed none of the data, or of the tensors that share memory with them.
 
         Raises:
-            ValueError: it has, so that the numbers before and after would be of two losses.
+            ChangedDataError: it has.
         """
         if self._changes_now() != self._changes:
-            raise ValueError(
+            raise ChangedDataError(
                 "data: were changed in place after the Objective was made; make a new Objective of the changed data, "
                 "or give clones of data that change later"
             )

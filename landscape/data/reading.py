@@ -17,10 +17,11 @@ from torch.utils.data import (
 )
 
 from landscape.data.batches import Batch, bytes_of, copied, rows_of, samples_in
+from landscape.data.changed_data import ChangedDataError
 from landscape.data.class_labels import LabelBounds
 from landscape.data.counts import Pair
 from landscape.data.endless import EndlessData
-from landscape.data.failed_workers import names_the_worker
+from landscape.data.failed_workers import END, read_by_workers
 from landscape.data.first_pass import FirstPass
 from landscape.data.loader_checks import (
     sampler_of,
@@ -40,8 +41,6 @@ LOOKED_AT = 128
 """Number of samples of a stream that the checks look at."""
 
 RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
-
-END = object()
 
 
 @dataclass
@@ -81,11 +80,10 @@ class Source:
         if self.is_one_batch:
             yield self.as_pair(self.data)
             return
-        # a DataLoader draws from the global random state, even without shuffling
-        with self._own_random_numbers():
-            batches = iter(self.data)
+        batches = read_by_workers(self.data)
         while True:
-            with self._own_random_numbers(), names_the_worker(self.data):
+            # a DataLoader draws from the global random state, even without shuffling
+            with self._own_random_numbers():
                 batch = next(batches, END)
             if batch is END:
                 return
@@ -154,7 +152,7 @@ class Streamed:
             digest += digest_of_pair(pair)
             yield from self._cut(pair)
         if digest != self._digest:
-            raise ValueError(
+            raise ChangedDataError(
                 "data: this pass read other samples than the first one, so that the numbers would be of no one loss; "
                 "turn off random augmentation and random sampling (a shuffled order is fine), or keep='all', which "
                 "reads the data once"
@@ -216,17 +214,16 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int, with_others: bool 
     batches, size = [], 0
     stream, endless = Streamed(source, cut), EndlessData(source.data)
     repeats = RepeatedByWorkers(source.data)
-    with names_the_worker(source.data):
-        for pair in source:
-            # a loader may fill the same memory again with its next batch, as one that reads ahead into buffers does
-            batches.append(pair if in_memory else _own(pair))
-            size += bytes_of(pair)
-            endless.check(pair, 0 if may_stream else size)
-            repeats.note(pair)
-            if may_stream and size > most:
-                for each in batches:
-                    stream.note(each)
-                batches = []
+    for pair in source:
+        # a loader may fill the same memory again with its next batch, as one that reads ahead into buffers does
+        batches.append(pair if in_memory else _own(pair))
+        size += bytes_of(pair)
+        endless.check(pair, 0 if may_stream else size)
+        repeats.note(pair)
+        if may_stream and size > most:
+            for each in batches:
+                stream.note(each)
+            batches = []
     repeats.warn()
     if not stream.samples:
         warn_of_augmentation(source.data)

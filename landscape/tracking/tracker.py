@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from landscape.data.changed_data import ChangedDataError
 from landscape.loss.moved import moved
 from landscape.loss.objective import Objective
 from landscape.loss.wrapped import check_whole_vectors
@@ -56,6 +59,9 @@ class Tracker:
     `on_epoch=tracker.on_epoch`.
 
     In a distributed training the first process looks, and the others wait for it at their next exchange.
+
+    An objective whose data change during the training, such as labels that are replaced in place, is measured until
+    then: a warning says so, and its numbers are NaN from then on. The training goes on.
 
     Args:
         objectives: one objective, or several by name. They may be made of the model at any weights. Distances are
@@ -117,6 +123,7 @@ class Tracker:
         self._after: dict[str, Tensor] = {}
         self._learning_rate = 1.0
         self._gradient_seconds: float | None = None
+        self._changed: set[str] = set()
         shared = any(objective.process_group is not None for objective in self.objectives.values())
         self._looks = shared or not _is_another_process()
         if self.file is not None and self._looks:
@@ -231,7 +238,7 @@ class Tracker:
 
     def _look(self, model: nn.Module) -> None:
         """Takes the measures that the allowed time covers."""
-        if not self._looks:
+        if not self._looks or len(self._changed) == len(self.objectives):
             return
         if self.cost.at_most is not None and self._gradient_seconds is None:
             self._time_a_gradient()
@@ -252,24 +259,41 @@ class Tracker:
         found: dict[tuple[str, str], float] = {}
         seed = int(np.random.SeedSequence([self.seed, self.steps, self.epochs]).generate_state(1)[0])
         for name in self.objectives:
-            objective = here.objective(name)
             values = dict.fromkeys(measure.metrics, math.nan)
-            if here.is_finite(name):
-                update = here.update(name, self._learning_rate) if measure.needs_update else None
-                previous = self._previous.get((measure.name, name), self._first[name])
-                kept = self._kept.setdefault((measure.name, name), Kept())
-                values |= measure.take(Look(objective, name, self._first[name], previous, update, seed, kept))
-            if measure.keeps_weights:
-                self._previous[measure.name, name] = objective.theta
+            with self._until_data_change(name):
+                objective = here.objective(name)
+                if here.is_finite(name):
+                    update = here.update(name, self._learning_rate) if measure.needs_update else None
+                    previous = self._previous.get((measure.name, name), self._first[name])
+                    kept = self._kept.setdefault((measure.name, name), Kept())
+                    look = Look(objective, name, self._first[name], previous, update, seed, kept)
+                    values |= measure.take(look)
+                if measure.keeps_weights:
+                    self._previous[measure.name, name] = objective.theta
             found |= {(metric, name): value for metric, value in values.items()}
         return found
 
     def _time_a_gradient(self) -> None:
         with self.cost.of(SHARED):
             began = self.cost.clock()
-            for objective in self.objectives.values():
-                objective.value_and_gradient()
+            for name, objective in self.objectives.items():
+                with self._until_data_change(name):
+                    objective.value_and_gradient()
             self._gradient_seconds = self.cost.clock() - began
+
+    @contextmanager
+    def _until_data_change(self, name: str) -> Iterator[None]:
+        """A block that measures an objective. A warning in the place of an error leaves the training as it is."""
+        try:
+            yield
+        except ChangedDataError as error:
+            if name not in self._changed:
+                self._changed.add(name)
+                warnings.warn(
+                    f"objectives: {name!r} is measured no longer, its numbers are NaN from step {self.steps} on: "
+                    f"{error}; for labels that the training replaces, make the Objective of clones",
+                    stacklevel=3,
+                )
 
     def _note(self, found: dict[tuple[str, str], float]) -> None:
         cost = self.cost

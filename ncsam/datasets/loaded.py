@@ -23,6 +23,7 @@ from torch.utils.data import (
 )
 
 from ncsam.datasets.finite import check_finite
+from ncsam.datasets.workers import read_by_workers
 from ncsam.plain_numbers import with_plain_numbers
 from ncsam.random_state import borrowed_generators
 
@@ -149,7 +150,7 @@ class Loaded:
             generator=torch.Generator().manual_seed(0),
             **self._settings,
         )
-        for batch, piece in zip(loader, pieces, strict=True):
+        for batch, piece in zip(read_by_workers(loader), pieces, strict=True):
             _check_that_none_is_missing(batch, len(piece))
             yield batch
 

@@ -140,7 +140,6 @@ def corrupt_labels(
         ValueError: the kind is unknown, the rate is outside [0, 1), a label is outside the classes, an argument that
             the kind needs is missing, an argument is given that the kind does not take, or an argument is out of range.
     """
-    chosen = NOISE_REGISTRY.entry(kind)
     arguments = {
         "classes_of": classes_of,
         "transition": transition,
@@ -152,10 +151,31 @@ def corrupt_labels(
         "observed": observed,
         **own,
     }
+    return _corrupted("targets", targets, kind, rate, seed, num_classes, ignore_index, arguments)
+
+
+def _corrupted(
+    field: str,
+    targets: Tensor,
+    kind: str,
+    rate: float | None,
+    seed: int,
+    num_classes: int | None,
+    ignore_index: int | None,
+    arguments: dict[str, Any],
+) -> NoisyLabels:
+    """See `corrupt_labels`.
+
+    Args:
+        field: name that the caller knows the targets by, for errors.
+        arguments: options of the kind; None for one that was not given.
+    """
     options = {name: value for name, value in arguments.items() if value is not None}
+    chosen = NOISE_REGISTRY.entry(kind)
     NOISE_REGISTRY.check(kind, options)
     _check_rate(kind, chosen, rate)
-    is_label = _places_of_labels(chosen, kind, targets, observed, ignore_index)
+    observed = options.get("observed")
+    is_label = _places_of_labels(field, chosen, kind, targets, observed, ignore_index)
     clean = targets.cpu()[is_label]
     if observed is not None:
         options["observed"] = observed.cpu()[is_label]
@@ -165,13 +185,13 @@ def corrupt_labels(
             f"ignore_index: {ignore_index} is one of the {classes} classes, which wrong labels may be; mark places "
             "without a label by a number outside, such as -100"
         )
-    _check_labels("targets", clean, classes)
+    _check_labels(field, clean, classes)
     if num_classes is None and kind != "human":
-        _check_that_every_class_is_there(clean, classes)
+        _check_that_every_class_is_there(field, clean, classes)
     if classes < 2:
         raise ValueError(f"num_classes: label noise needs at least 2 classes, got {classes}")
     if targets.ndim > 1 and num_classes in (None, targets.shape[-1]):
-        _check_that_they_are_not_one_hot(targets)
+        _check_that_they_are_not_one_hot(field, targets)
 
     generator = torch.Generator().manual_seed(seed)
     drawn = chosen.draw(clean, classes, rate, generator, **options)
@@ -216,12 +236,7 @@ def human_labels(
         TypeError: the labels are no tensor.
         ValueError: the labels do not fit each other, or lie outside the classes.
     """
-    try:
-        return corrupt_labels(
-            clean, kind="human", observed=observed, seed=0, num_classes=num_classes, ignore_index=ignore_index
-        )
-    except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("targets", "clean")) from None
+    return _corrupted("clean", clean, "human", None, 0, num_classes, ignore_index, {"observed": observed})
 
 
 def _check_rate(kind: str, chosen: NoiseKind, rate: float | None) -> None:
@@ -234,10 +249,15 @@ def _check_rate(kind: str, chosen: NoiseKind, rate: float | None) -> None:
 
 
 def _places_of_labels(
-    chosen: NoiseKind, kind: str, targets: Tensor, observed: Tensor | None, ignore_index: int | None
+    field: str,
+    chosen: NoiseKind,
+    kind: str,
+    targets: Tensor,
+    observed: Tensor | None,
+    ignore_index: int | None,
 ) -> Tensor:
     """Where there are labels, bool, of the shape of the targets, on the CPU. Checks the shapes."""
-    _check_integers("targets", targets)
+    _check_integers(field, targets)
     is_label = torch.ones(targets.shape, dtype=torch.bool, device="cpu")
     if ignore_index is not None:
         is_label &= targets.cpu() != ignore_index
@@ -253,7 +273,7 @@ def _places_of_labels(
         if ignore_index is not None:
             is_label &= observed.cpu() != ignore_index
     if not is_label.any():
-        raise ValueError(f"targets: no place has a label that is not ignored (ignore_index={ignore_index})")
+        raise ValueError(f"{field}: no place has a label that is not ignored (ignore_index={ignore_index})")
     return is_label
 
 
@@ -270,21 +290,21 @@ def _check_integers(name: str, labels: Tensor) -> None:
         )
 
 
-def _check_that_they_are_not_one_hot(targets: Tensor) -> None:
+def _check_that_they_are_not_one_hot(field: str, targets: Tensor) -> None:
     if targets.min() == 0 and targets.max() == 1 and bool((targets.sum(-1) == 1).all()):
         raise ValueError(
-            "targets: are rows of zeros and a single one, which stand for classes; targets.argmax(-1) makes labels of "
+            f"{field}: are rows of zeros and a single one, which stand for classes; {field}.argmax(-1) makes labels of "
             "them; if they are labels of positions, give num_classes=2"
         )
 
 
-def _check_that_every_class_is_there(targets: Tensor, classes: int) -> None:
+def _check_that_every_class_is_there(field: str, targets: Tensor, classes: int) -> None:
     missing = missing_classes([targets], classes)
     if missing:
         raise ValueError(
             f"num_classes: no target is of class {missing}, which wrong labels would be drawn from; if it exists, "
             f"give num_classes={classes}; if {classes - 1} marks places without a label, give it as ignore_index; else "
-            "count the classes from 0, as targets.unique(return_inverse=True)[1] does"
+            f"count the classes from 0, as {field}.unique(return_inverse=True)[1] does"
         )
 
 

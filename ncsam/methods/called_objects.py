@@ -1,4 +1,4 @@
-"""The modules and objects that a function calls: a head that a closure runs, the loss that a lambda wraps."""
+"""What a function calls or holds: a head that a closure runs, the loss that a lambda wraps, the labels of a batch."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 DEEPEST = 4
 """How deep functions are followed that hold each other, as decorated ones do."""
+CONTAINERS = (list, tuple, dict)
+PARTS = (nn.Module, Tensor, np.ndarray, *CONTAINERS)
+"""What is looked for among globals and attributes: modules, tensors and arrays, and containers that may hold them."""
 BY_ANY_NAME = frozenset({"getattr", "vars", "__dict__", "super"})
 """Names in code that may reach attributes that it does not name."""
 
 
 def objects_called(losses: list[Any], run: Any) -> list[Any]:
-    """What passes call beside the model: modules, and the attributes of a loss that is an object of another type.
+    """What passes call or may write to beside the model.
+
+    These are modules, functions, tensors that functions hold, such as the labels of a closure, and the attributes of a
+    loss that is an object of another type.
 
     Args:
         losses: the loss, or none if it keeps its own state apart from passes.
         run: the function that runs the model; None for the model's own call.
     """
-    found: list[Any] = [module for function in (*losses, run) for module in called_by(function)]
+    found: list[Any] = [each for function in (*losses, run) for each in _found_in(function)]
     for loss_fn in losses:
         if not isinstance(loss_fn, nn.Module | FunctionType | MethodType | partial) and hasattr(
             loss_fn, "__dict__"
@@ -32,16 +39,24 @@ def objects_called(losses: list[Any], run: Any) -> list[Any]:
     return found
 
 
-def called_by(function: Any, depth: int = 0) -> list[nn.Module]:
+def called_by(function: Any) -> list[nn.Module]:
     """The modules that a function, or an object that can be called, holds or names.
 
     Of functions that are only named, such as helpers of the same file, nothing is known.
     """
-    if isinstance(function, nn.Module):
-        return [function]
+    return [each for each in _found_in(function) if isinstance(each, nn.Module)]
+
+
+def _found_in(value: Any, depth: int = 0) -> list[nn.Module | Tensor | np.ndarray | FunctionType]:
+    """The modules, tensors, arrays and functions that a function or a batch holds or names."""
+    if isinstance(value, nn.Module | Tensor | np.ndarray):
+        return [value]
     if depth > DEEPEST:
         return []
-    return [module for value in _held_by(function) for module in called_by(value, depth + 1)]
+    # containers in containers soon hold more than can be looked at in each pass
+    deeper = depth + 2 if isinstance(value, CONTAINERS) else depth + 1
+    found = [each for held in _held_by(value) for each in _found_in(held, deeper)]
+    return [value, *found] if isinstance(value, FunctionType) else found
 
 
 def _held_by(value: Any) -> Iterator[Any]:
@@ -50,25 +65,26 @@ def _held_by(value: Any) -> Iterator[Any]:
     elif isinstance(value, MethodType):
         yield value.__func__
         yield value.__self__
-        yield from _modules_of(value.__self__, _names_in(getattr(value.__func__, "__code__", None)))
+        yield from _parts_of(value.__self__, _names_in(getattr(value.__func__, "__code__", None)))
     elif isinstance(value, FunctionType):
         names = _names_in(value.__code__)
         yield from value.__defaults__ or ()
+        yield from (value.__kwdefaults__ or {}).values()
         for cell in value.__closure__ or ():
             try:
                 held = cell.cell_contents
             except ValueError:  # not yet filled
                 continue
             yield held
-            yield from _modules_of(held, names)
+            yield from _parts_of(held, names)
         named = (value.__globals__.get(name) for name in names)
-        yield from (found for found in named if isinstance(found, nn.Module))
-    elif isinstance(value, list | tuple) and len(value) < 100:
-        yield from value
+        yield from (found for found in named if isinstance(found, PARTS))
+    elif isinstance(value, CONTAINERS) and len(value) < 100:
+        yield from value.values() if isinstance(value, dict) else value
 
 
-def _modules_of(value: Any, names: set[str]) -> list[nn.Module]:
-    """The modules among the attributes of an object, such as the caller's trainer, that code names.
+def _parts_of(value: Any, names: set[str]) -> list[Any]:
+    """The modules and tensors among the attributes of an object, such as the caller's trainer, that code names.
 
     Args:
         value: the object.
@@ -84,7 +100,7 @@ def _modules_of(value: Any, names: set[str]) -> list[nn.Module]:
         found |= new
     is_any = bool(found & BY_ANY_NAME)
     return [
-        part for name, part in attributes.items() if isinstance(part, nn.Module) and (is_any or name in found)
+        part for name, part in attributes.items() if isinstance(part, PARTS) and (is_any or name in found)
     ]
 
 

@@ -18,7 +18,7 @@ def by_closure(passes: Passes, closure: Callable[[], Tensor]) -> Iterator[None]:
     """Inside the block, which is one step, each pass calls the closure, which returns the loss.
 
     A model that writes to its inputs would change those of the next pass, because a closure gives the same tensors
-    again. What a loss writes to its targets is not seen, as the closure alone knows them.
+    again. Tensors that the closure itself holds or names, such as targets that its loss writes to, are put back.
 
     Raises:
         ValueError: from the second pass on, if a tensor that the model got in the first one was written to.

@@ -9,8 +9,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
+
+from ncsam.methods.called_objects import called_by
 
 NAMES_OF_A_PASS = {"enable_grad", "backward"}
 """What the backward of an autograd Function names if it computes outputs anew and calls a backward pass."""
@@ -48,6 +50,22 @@ def check_that_none_is_lost(loss: Tensor, found: Sequence[Tensor | None]) -> Non
     """
     if any(part is None for part in found) and any(map(_runs_a_backward_pass, nodes_of(loss))):
         raise ValueError(REENTRANT)
+
+
+def check_that_no_checkpoint_is_reentrant(loss: Tensor, model: nn.Module) -> None:
+    """Checks that no part that runs a backward pass of its own holds trainable weights of the model.
+
+    A weight that is used outside of such a part too has a gradient, which lacks what the part would add. This walks the
+    whole graph.
+
+    Raises:
+        ValueError: a part does.
+    """
+    trained = {id(weight) for weight in model.parameters() if weight.requires_grad}
+    for node in filter(_runs_a_backward_pass, nodes_of(loss)):
+        held = [module for value in vars(node).values() for module in called_by(value)]
+        if any(id(weight) in trained for module in held for weight in module.parameters()):
+            raise ValueError(REENTRANT)
 
 
 def _runs_a_backward_pass(node: Node) -> bool:

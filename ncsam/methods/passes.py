@@ -31,6 +31,7 @@ from ncsam.methods.batches import (
 from ncsam.methods.call_checks import check_that_it_has_rows, warn_of_probabilities
 from ncsam.methods.called_objects import objects_called
 from ncsam.methods.gradients import Reached, gradient_and_reached, with_a_gradient
+from ncsam.methods.graph_nodes import check_that_no_checkpoint_is_reentrant
 from ncsam.methods.guessed_weights import GuessedWeights
 from ncsam.methods.loss_checks import check_that_pieces_add_up, checked_loss
 from ncsam.methods.outside_parameters import check_that_all_are_the_models
@@ -164,6 +165,8 @@ class Passes:
                 outputs.append(detached(output))
                 if is_combined:
                     check_that_all_are_the_models(part, self.module)
+                if self._state.tensors.looks and not is_sharded(self.module):
+                    check_that_no_checkpoint_is_reentrant(part, self.module)
                 if piece.share or self.ranks.waits_in_passes:
                     total = self._with_gradient_of(part_of_rank(part, output, factor), total)
         assert total is not None
@@ -189,6 +192,7 @@ class Passes:
         with self.unmoved():
             loss = self.loss(self.outputs(self.module, inputs, None, first=False), targets, None)
             check_that_all_are_the_models(loss, self.module)
+            check_that_no_checkpoint_is_reentrant(loss, self.module)
             self._reached = gradient_and_reached(loss, self.module)[1]
 
     def backward_of(self, loss: Tensor, *, over_ranks: bool = True) -> None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.nn.parameter import is_lazy
 
 from ncsam.methods.containers import is_as_it_was, refill
 from ncsam.methods.moving_tensors import MovingTensors
+from ncsam.methods.rebound_names import Rebound, rebound_by, rebound_by_methods
 from ncsam.methods.set_up import SetUp
 
 OF_ALL_MODULES = frozenset(vars(nn.Module()))
@@ -51,7 +53,7 @@ class State:
     tables: list[tuple[MutableMapping[str, Any], dict[str, Any]]] = field(default_factory=list)
     containers: list[tuple[Any, Any]] = field(default_factory=list)
     arrays: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    registered: list[tuple[MutableMapping[str, Any], str, Tensor]] = field(default_factory=list)
+    registered: list[tuple[MutableMapping[str, Any], str, Any]] = field(default_factory=list)
     copies: list[tuple[Tensor, int, Tensor]] = field(default_factory=list)
     watched: list[tuple[Tensor, int, int]] = field(default_factory=list)
     still: list[tuple[Tensor, int, Tensor]] = field(default_factory=list)
@@ -97,10 +99,10 @@ class State:
         for array, entries in self.arrays:
             if not np.array_equal(array, entries):
                 np.copyto(array, entries)
-        for registry, name, tensor in self.registered:
-            # a forward pass may have put another tensor in its place
-            if name not in registry or registry[name] is not tensor:
-                registry[name] = tensor
+        for registry, name, value in self.registered:
+            # a forward pass may have put another tensor or number in its place
+            if name not in registry or registry[name] is not value:
+                registry[name] = value
         for tensor, place, numbers in self.copies:
             # through `.data`, so that no graph takes the tensor for changed
             if _place(tensor) != place or tensor.shape != numbers.shape:
@@ -133,10 +135,10 @@ class State:
         for tensor, version, place in self.watched:
             if tensor._version != version or tensor.data_ptr() != place:
                 raise ValueError(
-                    f"model: a tensor of shape {tuple(tensor.shape)} that is not trained, such as a frozen parameter, "
-                    "changes in forward passes, and there are too many such tensors to keep them aside while the "
-                    "method looks at other weights; register it by register_buffer, or change it after "
-                    "optimizer.step()"
+                    f"model: a tensor of shape {tuple(tensor.shape)} that is not trained, such as a frozen parameter "
+                    "or labels, changes in forward passes, and there are too many such tensors to keep them aside "
+                    "while the method looks at other weights; register it by register_buffer, change it after "
+                    "optimizer.step(), or let a loss that writes to it take a clone"
                 )
 
     def has_been_added_to(self) -> bool:
@@ -161,9 +163,9 @@ class State:
         for array, entries in self.arrays:
             if not np.array_equal(array, entries, equal_nan=array.dtype.kind in "fc"):
                 return "an array among the attributes"
-        for registry, name, tensor in self.registered:
-            if name not in registry or not _is_same_value(registry[name], tensor):
-                return f"the tensor {name!r}"
+        for registry, name, value in self.registered:
+            if name not in registry or not _is_same_value(registry[name], value):
+                return f"the {'tensor' if isinstance(value, Tensor) else 'name'} {name!r}"
         for tensor, place, numbers in self.copies:
             if _place(tensor) != place or not has_same_numbers(tensor, numbers):
                 return f"a tensor of shape {tuple(tensor.shape)}"
@@ -195,6 +197,11 @@ class _Walk:
                 if module is value or id(module) not in self.seen:
                     self.seen.add(id(module))
                     self.look_at_module(module, is_own=False)
+        elif isinstance(value, FunctionType):
+            self._look_at_names(rebound_by(value))
+            # state that a function keeps for its next call
+            self._look_at_all(value.__defaults__ or ())
+            self.look_at_table(vars(value))
         elif isinstance(value, np.ndarray):
             if value.flags.writeable and value.size <= SMALL and not value.dtype.hasobject:
                 self.found.arrays.append((value, value.copy()))
@@ -225,6 +232,7 @@ class _Walk:
             WRAPPERS
         ):
             self.look_at_table(vars(module))
+            self._look_at_names(rebound_by_methods(type(module)))
             self.found.set_up.note(module)
 
     def look_at_table(self, table: MutableMapping[str, Any]) -> None:
@@ -237,13 +245,20 @@ class _Walk:
                 self.look_at(value)
 
     def keep_tensors(self, most: int) -> None:
-        """Copies the tensors that were found, or watches them if they are more than `most` numbers."""
-        is_small = sum(tensor.numel() for tensor in self.tensors) <= most
-        for tensor in self.tensors:
-            if is_small:
+        """Copies the smallest of the tensors that were found, `most` numbers of them, and watches the others."""
+        for tensor in sorted(self.tensors, key=Tensor.numel):
+            most -= tensor.numel()
+            if most >= 0:
                 self._keep(tensor)
             else:
                 self.found.watched.append((tensor, tensor._version, tensor.data_ptr()))
+
+    def _look_at_names(self, rebound: Rebound) -> None:
+        for table, names in rebound:
+            for name in names:
+                if name in table:
+                    self.found.registered.append((table, name, table[name]))
+                    self.look_at(table[name])
 
     def _look_at_all(self, values: Iterable[Any]) -> None:
         for value in values:

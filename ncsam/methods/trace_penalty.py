@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ncsam.methods.gradients import gradients_by_grad, with_a_gradient
+from ncsam.methods.graph_nodes import check_that_no_checkpoint_is_reentrant
 from ncsam.methods.method import Method
 from ncsam.methods.outputs import one_tensor
 from ncsam.methods.perturbation import trainable_parameters
@@ -95,7 +96,8 @@ class TracePenalty(Method):
         parameters = trainable_parameters(self.passes.module)
         if not parameters:
             raise ValueError("model: none of its parameters requires a gradient")
-        found = gradients_by_grad(with_a_gradient(mean), parameters, create_graph=True)
+        check_that_no_checkpoint_is_reentrant(with_a_gradient(mean), self.passes.module)
+        found = gradients_by_grad(mean, parameters, create_graph=True)
         norm = torch.stack([part.square().sum() for part in found if part is not None]).sum()
         return len(outputs) * norm
 

@@ -115,3 +115,28 @@ def test_a_head_on_a_frozen_body_with_reentrant_checkpoints_is_trained(form):
         of_forms.append([weight.grad for weight in model.head.parameters()])
     for found, right in zip(*of_forms, strict=True):
         torch.testing.assert_close(found, right)
+
+
+class Tied(Adapted):
+    """The block stands in the form, and its layers outside of the form too."""
+
+    def forward(self, x):
+        z = self.embedding(x).requires_grad_()
+        return self.head(FORMS[self.form](self.block, z) + self.block(self.embedding(x)))
+
+
+@pytest.mark.parametrize("form", REENTRANT)
+@pytest.mark.parametrize("name", OF_SEVERAL_GRADIENTS)
+def test_a_reentrant_checkpoint_whose_weights_are_used_elsewhere_too_is_refused(name, form):
+    with pytest.raises(ValueError, match="^model: its checkpoints must be called with use_reentrant=False"):
+        step(*OF_SEVERAL_GRADIENTS[name], Tied(form))
+
+
+def test_reentrant_checkpoints_that_are_switched_on_in_the_middle_are_refused_soon():
+    model = Tied("not reentrant")
+    method = OF_SEVERAL_GRADIENTS["sam"][0](model, nn.CrossEntropyLoss(), rho=0.3)
+    for _ in range(3):
+        method.backward(INPUTS, TARGETS)
+    model.form = "a checkpoint"
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        method.backward(INPUTS, TARGETS)

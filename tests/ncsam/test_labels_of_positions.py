@@ -75,6 +75,10 @@ def test_redrawn_labels_of_positions_follow_the_transition_and_leave_ignored_one
         (lambda: corrupt(one_hot(LABELS[:, 0], 5), num_classes=5), "targets: are rows of zeros"),
         (lambda: corrupt(torch.tensor(3)), "targets: must be int64 of shape"),
         (lambda: human_labels(PADDED, PADDED.T, ignore_index=IGNORED), r"observed: .* \(60, 10\)"),
+        (
+            lambda: human_labels(one_hot(LABELS[:, 0], 5), one_hot(LABELS[:, 0], 5)),
+            r"clean: .*; clean\.argmax",
+        ),
         (lambda: human_labels(PADDED, PADDED), "observed: labels must lie|clean: labels must lie"),
     ],
 )

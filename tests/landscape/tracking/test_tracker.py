@@ -351,3 +351,22 @@ def test_an_argument_out_of_range_is_named(options, field):
 def test_a_model_in_the_objectives_place_is_refused():
     with pytest.raises(TypeError, match="objectives: must be an Objective"):
         Tracker(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("at_most", [None, 1e9])
+def test_an_objective_whose_labels_are_replaced_is_measured_until_then_and_the_training_goes_on(at_most):
+    training = Training()
+    objectives = {"observed": training.objective(), "clean": training.objective(training.clean)}
+    tracker = Tracker(objectives, every=1, measures=["loss", "movement"], at_most=at_most)
+    tracker.attach(training.model, training.optimizer)
+    training.step()
+    training.observed[:5] = training.clean[:5]
+    with pytest.warns(
+        UserWarning, match=r"^objectives: 'observed' is measured no longer.*changed in place.*clones"
+    ):
+        training.step()
+    training.step()
+    track = tracker.track()
+    assert list(np.isfinite(track.of("loss", "observed"))) == [True, False, False]
+    assert np.isfinite(track.of("loss", "clean")).all()
+    assert track.of("loss", "clean")[2] == training.objective(training.clean).value()
