@@ -10,12 +10,12 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
 from ncsam.augmentation import Augmentation
 from ncsam.datasets import Samples, Split
+from ncsam.defined_mean import mean_of_defined
 from ncsam.label_noise import NoisyLabels
 from ncsam.losses import mixup
 from ncsam.methods.batches import moved
@@ -58,7 +58,16 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class Seeds:
-    """The seeds of one epoch: one for the order of samples, equal on all ranks, and one for this rank's draws."""
+    """The seeds of one epoch. All but `order` differ between ranks.
+
+    Attributes:
+        order: of the order of the samples; on rank 0 also of what its steps draw, such as masks of Dropout.
+        rank: of what the steps draw on the other ranks, and of what a model draws in the evaluation.
+        items: of the augmentation and of what a dataset draws as it is read.
+        mixup: of the mixtures of samples.
+        labels: of labels that are drawn anew in each step.
+        method: of what is drawn while the method looks at the whole training set before the epoch.
+    """
 
     order: int
     rank: int
@@ -75,6 +84,19 @@ class Seeds:
         return cls(order, *map(int, own))
 
 
+@dataclass(frozen=True)
+class TrainedEpoch:
+    """What an epoch tells.
+
+    Attributes:
+        metrics: the perturbations' mean norm, and the first batches' `ALIGNMENT_METRICS`, by name.
+        seconds: time spent in the training itself, without the comparison of perturbations.
+    """
+
+    metrics: dict[str, float]
+    seconds: float
+
+
 def train_epoch(
     method: Method,
     optimizer: torch.optim.Optimizer,
@@ -83,8 +105,8 @@ def train_epoch(
     share: Share,
     settings: StepSettings,
     seeds: Seeds,
-) -> dict[str, float]:
-    """One pass over the training set; returns the perturbations' mean norm, the first batches' alignment, seconds."""
+) -> TrainedEpoch:
+    """One pass over the training set."""
     device = labels.observed.device
     with share.ranks.agreement.announced(), borrowed_generators(device, seeds.order):
         # the clock starts here, because another thread's epoch may have to end first
@@ -92,11 +114,12 @@ def train_epoch(
         order = torch.randperm(len(train), device="cpu")
         # each rank has its own draws, such as masks of Dropout
         with borrowed_generators(device, seeds.rank) if share.ranks.rank else nullcontext():
-            found = _steps(method, optimizer, train, labels, share, order, settings, seeds)
+            metrics, alignment_seconds = _steps(
+                method, optimizer, train, labels, share, order, settings, seeds
+            )
         if remembers_samples(method.loss_fn):
             share.merge(method.loss_fn, order)
-        found["seconds"] = now(device) - started - found.pop("alignment_seconds")
-    return found
+        return TrainedEpoch(metrics, now(device) - started - alignment_seconds)
 
 
 def _steps(
@@ -108,7 +131,8 @@ def _steps(
     order: Tensor,
     settings: StepSettings,
     seeds: Seeds,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], float]:
+    """The steps of an epoch. Returns what they tell by name, and the seconds of the comparison of perturbations."""
     pieces = share.pieces(order, settings.batch_size)
     set_modes(method.networks(), settings.resting)
     device = labels.observed.device
@@ -139,11 +163,11 @@ def _steps(
             alignment_seconds += now(device) - started
         optimizer_step(method, optimizer, settings.max_gradient_norm)
         method.after_step()
-    return {
+    metrics = {
         **{name: mean_of_defined([batch[name] for batch in compared]) for name in ALIGNMENT_METRICS},
         "perturbation_norm": torch.stack(norms).double().mean().item() if norms else float("nan"),
-        "alignment_seconds": alignment_seconds,
     }
+    return metrics, alignment_seconds
 
 
 def _clear_gradients(method: Method, optimizer: torch.optim.Optimizer) -> None:
@@ -197,13 +221,6 @@ def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def mean_of_defined(values: ArrayLike) -> float:
-    """The mean of the values that are not NaN; NaN if all are."""
-    numbers = np.asarray(values, dtype=np.float64)
-    defined = numbers[~np.isnan(numbers)]
-    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def _seeded(augmentation: Augmentation | None, device: torch.device, seed: int) -> Augment | None:

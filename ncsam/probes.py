@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ncsam.alignment import ALIGNMENT_METRICS, perturbation_alignment
+from ncsam.methods.called_objects import objects_called
 from ncsam.methods.method import Method
 from ncsam.methods.perturbation import perturbed
 from ncsam.methods.simulated_noise import confidence_gaps
+from ncsam.methods.step_state import StepState
 from ncsam.methods.tensor_lists import norm
 from ncsam.random_state import borrowed_generators
 from ncsam.training_modes import left_in_evaluation_mode, set_modes
@@ -127,25 +129,25 @@ def _norms(method: Method, inputs: Tensor, observed: Tensor, indices: Tensor) ->
 
 @contextmanager
 def _undone(method: Method) -> Iterator[None]:
-    """Restores all that passes change: statistics, memories of losses, random states, counts and `.grad`."""
+    """Restores all that passes change: state of modules, memories of losses, random states, counts and `.grad`."""
     parameters = list(method.parameters())
     gradients = [parameter.grad for parameter in parameters]
-    buffers = list(method.model.buffers())
-    saved = [buffer.clone() for buffer in buffers]
     loss = method.loss_fn if isinstance(method.loss_fn, nn.Module) else None
     state = copy.deepcopy((method.state_dict(), loss.state_dict() if loss else {}))
     modes = [(module, module.training) for module in method.model.modules()]
     ascent, spent = method.ascent, method.passes.sample_gradients
     for parameter in parameters:
         parameter.grad = None
+    called = objects_called([method.loss_fn], method.passes.run)
     try:
-        with borrowed_generators(parameters[0].device):
+        with borrowed_generators(parameters[0].device), ExitStack() as unmoved:
+            for network in method.networks():
+                unmoved.enter_context(StepState().unmoved(network, called))
             yield
     finally:
+        method.passes.forget_state()
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        for buffer, value in zip(buffers, saved, strict=True):
-            buffer.copy_(value)
         for module, mode in modes:
             module.training = mode
         method.load_state_dict(state[0])

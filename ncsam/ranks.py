@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ncsam.datasets import Samples
 from ncsam.methods.agreement import ALONE, Agreement
 from ncsam.methods.batches import piece_sizes
+from ncsam.tensor_bytes import tensor_bytes
 
 T = TypeVar("T")
 
@@ -136,7 +137,7 @@ class Share:
             digest = hashlib.sha256(str(len(samples)).encode())
             for leaf in [*labels, *tree_leaves(samples.some(8))]:
                 if isinstance(leaf, Tensor):
-                    digest.update(leaf.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+                    digest.update(tensor_bytes(leaf))
         return cls(ranks, len(set(ranks.gathered(digest.hexdigest()))) == 1)
 
     def own(self, order: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,9 @@ from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.augmentation import Augmentation
 from ncsam.checkpoint import Trained, load_checkpoint, save_checkpoint
 from ncsam.datasets import Loaded, Samples, Split, as_samples
+from ncsam.defined_mean import mean_of_defined
 from ncsam.dynamics import Recorder
-from ncsam.epoch import Seeds, StepSettings, mean_of_defined, now, train_epoch
+from ncsam.epoch import Seeds, StepSettings, TrainedEpoch, now, train_epoch
 from ncsam.evaluation import EVALUATION_METRICS, LOSS_METRICS, Evaluated, evaluate, unit_of_loss
 from ncsam.hidden_state import HiddenState
 from ncsam.history import History
@@ -200,12 +202,12 @@ def fit(
         gradients_before = method.gradient_count
         steps = _train(method, optimizer, evaluated[0], labels, settings, seeds)
         ranks.share_buffers([*method.networks(), *method.predictors()])
-        steps["seconds"] += _step_schedule(scheduler, device)
+        seconds = steps.seconds + _step_schedule(scheduler, device)
         row = {
             **_measured(method, evaluated, labels, recorder, seeds),
             "learning_rate": learning_rate,
             "gradients": method.gradient_count - gradients_before,
-            **_means_over(ranks, steps),
+            **_means_over(ranks, {**steps.metrics, "seconds": seconds}),
             **_probed(ranks, probes, epoch, unheld_weights_frozen(method, optimizer, steps=False)),
         }
         for total in ("seconds", "gradients"):
@@ -246,12 +248,12 @@ def _train(
     labels: NoisyLabels,
     settings: StepSettings,
     seeds: Seeds,
-) -> dict[str, float]:
-    """Trains for an epoch. Returns what its steps tell, and its seconds."""
+) -> TrainedEpoch:
+    """Trains for an epoch, with what the method does before it."""
     prepared = _prepare(method, optimizer, train, labels, settings.batch_size, seeds)
     with single_samples_named(), unheld_weights_frozen(method, optimizer):
         steps = train_epoch(method, optimizer, train.samples, labels, train.share, settings, seeds)
-    return steps | {"seconds": steps["seconds"] + prepared}
+    return replace(steps, seconds=steps.seconds + prepared)
 
 
 def _step_schedule(scheduler: LRScheduler | None, device: torch.device) -> float:
@@ -299,10 +301,10 @@ def _prepare(
     return now(device) - started
 
 
-def _means_over(ranks: Ranks, steps: dict[str, float]) -> dict[str, float]:
+def _means_over(ranks: Ranks, own: dict[str, float]) -> dict[str, float]:
     """One number from the numbers of all ranks about their own batches."""
-    found = ranks.gathered(steps)
-    return {name: mean_of_defined([of_rank[name] for of_rank in found]) for name in steps}
+    found = ranks.gathered(own)
+    return {name: mean_of_defined([of_rank[name] for of_rank in found]) for name in own}
 
 
 def _history(

@@ -21,6 +21,7 @@ from ncsam.augmentation import Augmentation
 from ncsam.label_noise import NoisyLabels
 from ncsam.methods.arguments import PLAIN
 from ncsam.methods.method import Method
+from ncsam.tensor_bytes import tensor_bytes
 from ncsam.training_numbers import TrainingNumbers
 
 Settings = dict[str, Any]
@@ -222,6 +223,5 @@ def _digest(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
-        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(content.numpy().data)
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()[:16]

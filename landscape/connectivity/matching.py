@@ -11,15 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from landscape.connectivity.permutable_units import (
-    Group,
-    PermutableUnits,
-    Permutations,
-    Tensors,
-    order_of,
-    permuted,
-    units_of,
-)
+from landscape.connectivity.permutable_units import PermutableUnits, units_of
+from landscape.connectivity.permutations import Permutations, Tensors, order_of, permuted
+from landscape.connectivity.signals import Group
 from landscape.data.complex_numbers import cast, in_dtype
 from landscape.guards.repeated_runs import ALLOWED_IN_FLOAT64, UNORDERED, share_apart
 from landscape.model.copies import copied

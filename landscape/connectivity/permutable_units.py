@@ -22,6 +22,44 @@ from landscape.connectivity.signals import Group, Segment, Signal, fix, join
 Axis = tuple[str, int]
 """(name of a parameter or buffer, axis)."""
 
+SUMS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+"""Functions and methods that add two signals."""
+
+UNITWISE = {
+    torch.relu,
+    torch.sigmoid,
+    torch.tanh,
+    nn.functional.dropout,
+    nn.functional.gelu,
+    nn.functional.leaky_relu,
+    nn.functional.relu,
+    nn.functional.silu,
+    "contiguous",
+    "relu",
+    "relu_",
+    "tanh",
+}
+"""Functions and methods of each value by itself."""
+
+SPATIAL: dict[Any, int] = {
+    nn.functional.adaptive_avg_pool2d: 2,
+    nn.functional.avg_pool2d: 2,
+    nn.functional.max_pool2d: 2,
+}
+"""Functions of the values of each unit in space -> the number of axes of space that they take."""
+
+UNITWISE_MODULES = {
+    nn.AlphaDropout, nn.CELU, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.ELU, nn.GELU, nn.Hardshrink,
+    nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.LeakyReLU, nn.LogSigmoid, nn.LogSoftmax, nn.Mish,
+    nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softmax, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanh,
+    nn.Tanhshrink, nn.Threshold,
+}  # fmt: skip
+SPATIAL_MODULES: dict[type[nn.Module], int] = {
+    getattr(nn, f"{name}{space}d"): space
+    for name in ("AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "MaxPool", "InstanceNorm", "ZeroPad")
+    for space in (1, 2, 3)
+}
+
 
 @dataclass(frozen=True)
 class PermutableUnits:
@@ -207,41 +245,6 @@ def _entries(signal: Signal, count: int, kind: str) -> list[Segment]:
     return [Segment(segment.group, repeat) for segment in signal.segments]
 
 
-SUMS = {operator.add, operator.iadd, torch.add, "add", "add_"}
-UNITWISE = {
-    torch.relu,
-    torch.sigmoid,
-    torch.tanh,
-    nn.functional.dropout,
-    nn.functional.gelu,
-    nn.functional.leaky_relu,
-    nn.functional.relu,
-    nn.functional.silu,
-    "contiguous",
-    "relu",
-    "relu_",
-    "tanh",
-}
-SPATIAL: dict[Any, int] = {
-    nn.functional.adaptive_avg_pool2d: 2,
-    nn.functional.avg_pool2d: 2,
-    nn.functional.max_pool2d: 2,
-}
-"""Functions of the values of each unit in space -> the number of axes of space that they take."""
-
-UNITWISE_MODULES = {
-    nn.AlphaDropout, nn.CELU, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.ELU, nn.GELU, nn.Hardshrink,
-    nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.LeakyReLU, nn.LogSigmoid, nn.LogSoftmax, nn.Mish,
-    nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softmax, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanh,
-    nn.Tanhshrink, nn.Threshold,
-}  # fmt: skip
-SPATIAL_MODULES: dict[type[nn.Module], int] = {
-    getattr(nn, f"{name}{space}d"): space
-    for name in ("AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "MaxPool", "InstanceNorm", "ZeroPad")
-    for space in (1, 2, 3)
-}
-
-
 def _combined(node: fx.Node, signals: dict[fx.Node, Signal | None]) -> Signal | None:
     target = node.target
     arriving = [signals[source] for source in node.all_input_nodes]
@@ -353,37 +356,4 @@ FOLLOWED: dict[Any, Callable[[fx.Node, Signal], Signal]] = {
     "mean": _mean,
     "squeeze": _squeezed,
 }
-
-
-Permutations = dict[Group, Any]
-"""Group -> the positions from which its units are taken, an index tensor."""
-
-
-def order_of(segments: list[Segment], permutations: Permutations) -> torch.Tensor:
-    """The positions from which the entries of an axis are taken."""
-    parts, start = [], 0
-    for segment in segments:
-        size, repeat = segment.group.size, segment.repeat
-        units = permutations.get(segment.group, torch.arange(size, device="cpu"))
-        parts.append(start + (units.unsqueeze(1) * repeat + torch.arange(repeat, device="cpu")).flatten())
-        start += size * repeat
-    return torch.cat(parts)
-
-
-Tensors = dict[str, torch.Tensor]
-
-
-def permuted(
-    tensors: Tensors,
-    units: PermutableUnits,
-    permutations: Permutations,
-    *,
-    but: Callable[[Axis], bool] = lambda _: False,
-) -> Tensors:
-    """Parameters and buffers with their units in another order. Axes for which `but` is true keep their order."""
-    result = dict(tensors)
-    for (name, axis), segments in units.axes.items():
-        if name in result and not but((name, axis)):
-            order = order_of(segments, permutations).to(result[name].device)
-            result[name] = result[name].index_select(axis, order)
-    return result
+"""Functions and methods -> (node, signal that arrives) -> the signal after them."""

@@ -100,14 +100,15 @@ class Evaluator:
         self._errors = errors
         plain = self._statistics is not None
         with self._ranks.together():
-            groups = _that_share_passes(self._objectives)
+            can = [_can_be_prepared(objective) for objective in self._objectives]
+            groups = _that_share_passes(self._objectives, can)
             self._columns = [i for columns in groups for i in columns]
             shared = [[self._objectives[i] for i in columns] for columns in groups]
             self._passes = [
                 PreparedPass(group, self._theta, self._vectors, errors, expected, plain)
-                if _can_be_prepared(group[0])
+                if can[columns[0]]
                 else DirectPass(group[0], errors)
-                for group in shared
+                for columns, group in zip(groups, shared, strict=True)
             ]
         self.inputs = sum(group[0].n_samples for group in shared) + self.calibration_samples
         self._order = torch.tensor(self._columns, device=self._theta.device).argsort()
@@ -248,14 +249,14 @@ def _can_be_prepared(objective: Objective) -> bool:
         return isinstance(outputs, Tensor) and have_rows(objective, outputs, inputs, outputs_of)
 
 
-def _that_share_passes(objectives: list[Objective]) -> list[list[int]]:
+def _that_share_passes(objectives: list[Objective], can: list[bool]) -> list[list[int]]:
     """Positions of the objectives, grouped by equal inputs where passes can be prepared; others are alone."""
     groups: list[list[int]] = []
     for position, objective in enumerate(objectives):
         for group in groups:
             other = objectives[group[0]]
-            alike = other.process_group is None and _have_equal_inputs(objective, other)
-            if alike and _can_be_prepared(objective) and _can_be_prepared(other):
+            can_share = can[position] and can[group[0]] and other.process_group is None
+            if can_share and _have_equal_inputs(objective, other):
                 group.append(position)
                 break
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,18 +13,32 @@ T = TypeVar("T")
 
 
 def with_flops(run: Callable[[], T]) -> tuple[T, float]:
-    """`run()`, and its number of floating-point operations; 0 if torch cannot count them (nested tensors)."""
+    """`run()`, and its number of floating-point operations.
+
+    The number is 0 if torch cannot count them, as for nested tensors; `run()` is then called once more.
+
+    Raises:
+        torch.OutOfMemoryError: `run()` needs more memory than there is; it is called once.
+    """
     try:
         with _Flops() as counter:
             return run(), counter.get_total_flops()
+    except torch.OutOfMemoryError:
+        raise
     except Exception:
         return run(), 0
 
 
 def counted_work(run: Callable[[], object]) -> tuple[float, int]:
     """The floating-point operations of `run()`, as by `with_flops`, and its calls of torch's operations."""
+
+    def run_alone() -> None:
+        # a run that could not be counted is no part of the work
+        calls.count = 0
+        run()
+
     with _Calls() as calls:
-        _, flops = with_flops(run)
+        _, flops = with_flops(run_alone)
     return flops, calls.count
 
 

@@ -17,6 +17,12 @@ from landscape.seeds import normal_like
 ROUNDING = 1e-13
 """A Lanczos vector of a smaller relative length is only rounding."""
 
+KNOWN = 1e-3
+"""Relative residual up to which a pair that the first probe finds counts as known.
+
+An eigenvalue lies within the residual of its Ritz value, so that known ones are right to a thousandth.
+"""
+
 
 @dataclass(frozen=True)
 class Quadrature:
@@ -43,7 +49,6 @@ def lanczos_quadrature(
     steps: int,
     probes: int,
     deflate: Deflation | None = None,
-    tol: float = 1e-3,
     generator: torch.Generator,
     vector_dtype: torch.dtype = torch.float64,
 ) -> Quadrature:
@@ -61,7 +66,6 @@ def lanczos_quadrature(
         steps: number of Lanczos steps for each probe; at most the number of dimensions that are left.
         probes: number of random starts, at least 2, because their spread is the error.
         deflate: known eigenpairs.
-        tol: relative residual up to which a pair that the first probe finds counts as known.
         generator: draws the starts.
         vector_dtype: dtype of the `steps` vectors that are kept for reorthogonalization; the arithmetic is in float64.
 
@@ -104,7 +108,7 @@ def lanczos_quadrature(
             break
         if probe == 0 and deflate is None and known.shape[1] == 0:
             errors = last * vectors[-1].abs()
-            found = _isolated(ritz, errors, weight, tol, free)
+            found = _isolated(ritz, errors, weight, free)
             order = found.nonzero().flatten().flip(0)
             known = (basis.double() @ vectors[:, order].to(operator.device)).to(vector_dtype)
             values, residuals = ritz[order], errors[order]
@@ -115,18 +119,19 @@ def lanczos_quadrature(
             # The first probe sees only one copy of a repeated eigenvalue, and that copy was taken out: draw the probe
             # again. A further copy has a mass of about 1 / free. The part of the first copy that deflation leaves has
             # far less.
-            again = (nodes[1:, :, None] - values).abs() <= tol * values.abs()
+            again = (nodes[1:, :, None] - values).abs() <= KNOWN * values.abs()
             todo = [0] if (again & (weights[1:, :, None] > 1e-3 / free)).any() else []
     return Quadrature(values, residuals, nodes, weights, products)
 
 
-def _isolated(ritz: Tensor, errors: Tensor, weight: Tensor, tol: float, dimension: int) -> Tensor:
+def _isolated(ritz: Tensor, errors: Tensor, weight: Tensor, dimension: int) -> Tensor:
     """Which Ritz pairs are single eigenpairs with a small residual.
 
     A random start gives a single eigenvector a weight of about 1 / n; a weight of 20 / n has a probability below 1e-5.
     A larger weight is that of a cluster of eigenvalues, such as the zeros of a matrix of low rank.
     """
-    found = (errors <= tol * ritz.abs()) & (weight <= 20 / dimension) & (ritz.abs() > tol * ritz.abs().max())
+    is_known = errors <= KNOWN * ritz.abs()
+    found = is_known & (weight <= 20 / dimension) & (ritz.abs() > KNOWN * ritz.abs().max())
     if weight[~found].sum() < ROUNDING:
         # nothing else was seen, and so one of these stands for several
         found = found & (weight < weight.max())

@@ -35,20 +35,20 @@ def loss_and_hits(
     loss_fn: LossFunction,
     counting: Counting,
     device: torch.device,
-) -> tuple[Tensor, bool]:
+) -> Tensor:
     """The sum of the chunks' losses by their weights and the number of right predictions, in float64 (2,).
 
-    The second result is whether the outputs are scores of classes. Other outputs have no predictions.
+    The number is NaN if the outputs of a chunk are no scores of classes, or its targets no classes.
     """
     loss = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.float64, device=device)
-    classifies = True
     for chunk in chunks:
         inputs, targets = chunk.read()
         outputs = outputs_of(inputs)
         if chunk.weight:
             loss += loss_fn(outputs, targets).detach().double() * chunk.weight
-        classifies = are_class_scores(outputs, targets)
-        if classifies:
+        if are_class_scores(outputs, targets):
             hits += (correct(outputs, targets) & counting.have_labels((inputs, targets))).sum()
-    return torch.stack([loss, hits]), classifies
+        else:
+            hits += torch.nan
+    return torch.stack([loss, hits])

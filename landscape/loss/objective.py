@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
@@ -277,12 +278,13 @@ class Objective:
         # a copy, because some models change their weights in place, such as an Embedding with max_norm
         theta = self.point(theta).clone()
         with self.ranks.together(), self.without_gradients():
-            sums, classifies = loss_and_hits(
+            sums = loss_and_hits(
                 self.chunks, partial(self.outputs, theta), self.loss_fn, self.counting, self.device
             )
         total_loss, total_hits = self.ranks.over_samples(sums).tolist()
         mean_loss = total_loss / self.weight + (float(self.penalty(theta)) if self.penalty else 0.0)
-        return Evaluation(mean_loss, total_hits / self.labeled if classifies else float("nan"))
+        # labels are counted only where there are classes, because counting reads the data
+        return Evaluation(mean_loss, total_hits if math.isnan(total_hits) else total_hits / self.labeled)
 
     @cached_property
     def labeled(self) -> float:

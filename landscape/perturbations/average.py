@@ -6,7 +6,7 @@ from landscape.checks import check_rtol
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
-from landscape.perturbations.gaussian import GaussianRises, check_size_and_draws, mean_rises
+from landscape.perturbations.gaussian import GaussianRises, check_draws, check_sigma, mean_rises
 from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, described, loss_unit_field
 from landscape.results.registry import result
@@ -58,7 +58,8 @@ def average_sharpness(
     Raises:
         ValueError: an argument is out of range.
     """
-    check_size_and_draws(sigma, max_draws)
+    check_sigma(sigma)
+    check_draws(max_draws)
     check_rtol(rtol)
     with counted(max_draws, progress, "average sharpness", "draws") as spend:
         rises = GaussianRises(

@@ -96,14 +96,14 @@ class GaussianRises:
             return np.asarray(losses.reshape(2, len(indices), -1).mean(0) - self.center)
 
 
-def check_size_and_draws(sigma: float, max_draws: int) -> None:
-    """Checks the arguments of an average over noise.
-
-    Raises:
-        ValueError: an argument is out of range.
-    """
+def check_sigma(sigma: float) -> None:
+    """Raises ValueError if a standard deviation of noise is out of range."""
     if not 0 < sigma < math.inf:
         raise ValueError(f"sigma: must be positive and finite, got {sigma}")
+
+
+def check_draws(max_draws: int) -> None:
+    """Raises ValueError if the draws of noise are too few for an error."""
     if max_draws < 2 * MIN_PAIRS:
         raise ValueError(f"max_draws: must be at least {2 * MIN_PAIRS}, got {max_draws}")
 

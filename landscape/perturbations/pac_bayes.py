@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import scipy
@@ -14,7 +14,7 @@ from landscape.krylov.stopping import WIDER_QUANTILE, student
 from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
-from landscape.perturbations.gaussian import FEW_PAIRS, GaussianRises, check_size_and_draws
+from landscape.perturbations.gaussian import FEW_PAIRS, GaussianRises, check_draws
 from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
@@ -41,6 +41,34 @@ class NoiseTolerance(Result):
     evaluations: int = described("passes over the data", unit="evaluations")
     samples: int = described("samples in the mean loss")
     loss_unit: str = loss_unit_field()
+
+
+@dataclass(frozen=True)
+class SigmaInterval:
+    """A 95% interval of sigma.
+
+    Attributes:
+        low, high: its ends; 0 or inf if an end was not found, and NaN if the loss of the model itself is not finite.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether both ends were found."""
+        return self.low > 0 and self.high < math.inf
+
+    @property
+    def sigma(self) -> float:
+        """The geometric middle, or the end that was found."""
+        if self.is_known:
+            return math.sqrt(self.low * self.high)
+        return self.high if self.low == 0 else self.low
+
+    def is_within(self, rtol: float) -> bool:
+        """Whether the ends differ by less than rtol, relative to the lower end."""
+        return self.is_known and self.high <= (1 + rtol) * self.low
 
 
 @of_objective
@@ -84,14 +112,17 @@ def pac_bayes_sigma(
         rises = GaussianRises(
             {"loss": objective}, adaptive=adaptive, seed=seed, expected=expected, spend=spend
         )
-        low, high = tolerated(rises, 0, increase, rtol, max_draws // 2, first_sigma(objective, adaptive))
+        found = tolerated(rises, 0, increase, rtol, max_draws // 2, first_sigma(objective, adaptive))
     return NoiseTolerance(
+        sigma=found.sigma,
+        low=found.low,
+        high=found.high,
         increase=increase,
         adaptive=adaptive,
+        converged=found.is_within(rtol),
         evaluations=rises.evaluations,
         samples=objective.n_samples,
         loss_unit=unit_of(objective.loss_fn),
-        **bracket(low, high, rtol),
     )
 
 
@@ -104,7 +135,7 @@ def check_tolerance(increase: float, rtol: float, max_draws: int) -> None:
     if not 0 < increase < math.inf:
         raise ValueError(f"increase: must be positive and finite, got {increase}")
     check_rtol(rtol)
-    check_size_and_draws(1.0, max_draws)
+    check_draws(max_draws)
 
 
 def first_sigma(objective: Objective, adaptive: str) -> float:
@@ -118,13 +149,10 @@ def first_sigma(objective: Objective, adaptive: str) -> float:
 
 def tolerated(
     rises: GaussianRises, column: int, increase: float, rtol: float, max_pairs: int, start: float
-) -> tuple[float, float]:
-    """The 95% interval of the sigma at which the mean rise of one loss passes `increase`.
-
-    An end is 0 or inf if it was not found, and NaN if the loss of the model itself is not finite.
-    """
+) -> SigmaInterval:
+    """The 95% interval of the sigma at which the mean rise of one loss passes `increase`."""
     if not np.isfinite(rises.center[column]):
-        return math.nan, math.nan
+        return SigmaInterval(math.nan, math.nan)
     quantile = student(WIDER_QUANTILE, max_pairs)
 
     def excess(log_sigma: float, pairs: int, side: float) -> float:
@@ -139,7 +167,7 @@ def tolerated(
         # as sigma grows, the upper limit of the mean rise passes `increase` first
         low, _ = _crossing(lambda log_sigma: excess(log_sigma, max_pairs, 1), near, rtol / 10)
         _, high = _crossing(lambda log_sigma: excess(log_sigma, max_pairs, -1), near, rtol / 10)
-    return math.exp(low), math.exp(high)
+    return SigmaInterval(math.exp(low), math.exp(high))
 
 
 def _excess(found: FloatArray, increase: float, errors: float, rounding: float) -> float:
@@ -174,14 +202,3 @@ def _crossing(excess: Callable[[float], float], start: float, tolerance: float) 
         # the size at which a quadratic passes 0, and a little beyond
         at -= size / 2 + math.copysign(tolerance, size)
     return below, above
-
-
-def bracket(low: float, high: float, rtol: float) -> dict[str, Any]:
-    """The fields of a result from an interval: geometric middle, ends, and whether the ends are near enough."""
-    known = low > 0 and high < math.inf
-    return {
-        "sigma": math.sqrt(low * high) if known else (high if low == 0 else low),
-        "low": low,
-        "high": high,
-        "converged": known and high <= (1 + rtol) * low,
-    }

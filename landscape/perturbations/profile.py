@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -19,12 +19,12 @@ from landscape.loss.one_model import check_one_model
 from landscape.loss.units import common_unit
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.ascent import Neighborhood
-from landscape.perturbations.gaussian import VECTORS, GaussianRises, check_size_and_draws, mean_rises
-from landscape.perturbations.pac_bayes import bracket, first_sigma, tolerated
+from landscape.perturbations.gaussian import VECTORS, GaussianRises, check_draws, mean_rises
+from landscape.perturbations.pac_bayes import first_sigma, tolerated
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.search import search
 from landscape.perturbations.starts import starts_of, top_directions
-from landscape.perturbations.worst_case import check_ascent
+from landscape.perturbations.worst_case import check_search
 from landscape.progress import Progress, as_progress
 from landscape.results.fields import LOSS_UNIT, FloatArray, described, loss_unit_field
 from landscape.results.registry import result
@@ -105,9 +105,9 @@ class SharpnessProfile(Result):
     loss_unit: str = loss_unit_field()
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Row:
-    """A row of the table that is being filled."""
+    """A finished row of the table."""
 
     name: str
     measure: Measure
@@ -126,6 +126,7 @@ class _Task:
 
     Attributes:
         shared: name of a loss -> its value and gradient at the model.
+        noises: what noise is relative to -> the rises that it brings, so that measures share draws and passes.
     """
 
     objectives: Mapping[str, Objective]
@@ -137,6 +138,15 @@ class _Task:
     max_products: int
     layer: str | None
     seed: int
+    noises: dict[str, GaussianRises] = field(default_factory=dict)
+
+    def noise(self, adaptive: str) -> GaussianRises:
+        """The rises under noise that is relative to `adaptive`."""
+        if adaptive not in self.noises:
+            self.noises[adaptive] = GaussianRises(
+                self.objectives, adaptive=adaptive, seed=self.seed, expected=self.max_draws
+            )
+        return self.noises[adaptive]
 
 
 @of_objective
@@ -183,8 +193,8 @@ def sharpness_profile(
     check_one_model(objectives)
     chosen = _measures(list(MEASURES) if measures is None else measures, sizes or {})
     check_rtol(rtol)
-    check_ascent(1.0, "l2", steps, restarts, WORST_TOL)
-    check_size_and_draws(1.0, max_draws)
+    check_search(steps, restarts, WORST_TOL)
+    check_draws(max_draws)
     report = as_progress(progress, "sharpness")
     for objective in objectives.values():
         objective.memory.check_room(VECTORS, "sharpness_profile")
@@ -192,25 +202,9 @@ def sharpness_profile(
             check_relative_flatness(objective, layer, max_products)
     shared = {name: objective.value_and_gradient() for name, objective in objectives.items()}
     task = _Task(objectives, shared, steps, restarts, rtol, max_draws, max_products, layer, seed)
-    noises: dict[str, GaussianRises] = {}
     rows: list[_Row] = []
     for done, (name, measure) in enumerate(chosen.items()):
-        if measure.family == "worst":
-            rows += _worst(name, measure, task)
-        elif measure.family in ("average", "tolerance"):
-            if measure.adaptive not in noises:
-                noises[measure.adaptive] = GaussianRises(
-                    objectives, adaptive=measure.adaptive, seed=seed, expected=max_draws
-                )
-            of_noise = _average if measure.family == "average" else _tolerance
-            rows.append(of_noise(name, measure, task, noises[measure.adaptive]))
-        elif measure.family == "flatness":
-            rows.append(_flatness(name, measure, task))
-        else:
-            norms = [torch.linalg.vector_norm(gradient.double()).item() for _, gradient in shared.values()]
-            rows.append(
-                _Row(name, measure, "exact", norms, [0.0] * len(norms), [True] * len(norms), len(norms))
-            )
+        rows += ROWS[measure.family](name, measure, task)
         report(done + 1, len(chosen))
     value = np.array([row.value for row in rows])
     # a value that is no number has no error, and has not converged
@@ -315,42 +309,59 @@ def _worst(name: str, measure: Measure, task: _Task) -> list[_Row]:
     ]
 
 
-def _average(name: str, measure: Measure, task: _Task, rises: GaussianRises) -> _Row:
-    count = len(task.objectives)
+def _average(name: str, measure: Measure, task: _Task) -> list[_Row]:
+    count, rises = len(task.objectives), task.noise(measure.adaptive)
     before = rises.evaluations
     value, error, _, converged = mean_rises(rises, measure.size, task.rtol, task.max_draws // 2)
     spent, flags = count * (rises.evaluations - before), [converged] * count
-    return _Row(name, measure, "estimate", value.tolist(), error.tolist(), flags, evaluations=spent)
+    return [_Row(name, measure, "estimate", value.tolist(), error.tolist(), flags, evaluations=spent)]
 
 
-def _tolerance(name: str, measure: Measure, task: _Task, rises: GaussianRises) -> _Row:
-    rtol, max_pairs = task.rtol, task.max_draws // 2
+def _tolerance(name: str, measure: Measure, task: _Task) -> list[_Row]:
+    rtol, max_pairs, rises = task.rtol, task.max_draws // 2, task.noise(measure.adaptive)
     before = rises.evaluations
     value, error, converged = [], [], []
     for column, objective in enumerate(task.objectives.values()):
         start = first_sigma(objective, measure.adaptive)
-        low, high = tolerated(rises, column, measure.size, rtol / 2, max_pairs, start)
-        found = bracket(low, high, rtol)
-        value.append(found["sigma"])
-        error.append((high - low) / 2)
-        converged.append(found["converged"])
+        found = tolerated(rises, column, measure.size, rtol / 2, max_pairs, start)
+        value.append(found.sigma)
+        error.append((found.high - found.low) / 2)
+        converged.append(found.is_within(rtol))
     spent = len(task.objectives) * (rises.evaluations - before)
-    return _Row(name, measure, "estimate", value, error, converged, evaluations=spent)
+    return [_Row(name, measure, "estimate", value, error, converged, evaluations=spent)]
 
 
-def _flatness(name: str, measure: Measure, task: _Task) -> _Row:
+def _flatness(name: str, measure: Measure, task: _Task) -> list[_Row]:
     found = [
         relative_flatness(
             objective, task.layer, rtol=task.rtol, max_products=task.max_products, seed=task.seed
         )
         for objective in task.objectives.values()
     ]
-    return _Row(
-        name,
-        measure,
-        "estimate",
-        [each.value for each in found],
-        [each.standard_error for each in found],
-        [each.converged for each in found],
-        products=sum(each.products for each in found),
-    )
+    return [
+        _Row(
+            name,
+            measure,
+            "estimate",
+            [each.value for each in found],
+            [each.standard_error for each in found],
+            [each.converged for each in found],
+            products=sum(each.products for each in found),
+        )
+    ]
+
+
+def _gradient(name: str, measure: Measure, task: _Task) -> list[_Row]:
+    norms = [torch.linalg.vector_norm(gradient.double()).item() for _, gradient in task.shared.values()]
+    count = len(norms)
+    return [_Row(name, measure, "exact", norms, [0.0] * count, [True] * count, gradients=count)]
+
+
+ROWS: dict[str, Callable[[str, Measure, _Task], list[_Row]]] = {
+    "worst": _worst,
+    "average": _average,
+    "tolerance": _tolerance,
+    "flatness": _flatness,
+    "gradient": _gradient,
+}
+"""Family of measures -> (name, measure, task) -> the rows that a measure of it adds to the table."""

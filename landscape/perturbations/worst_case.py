@@ -148,7 +148,8 @@ def sharpness(
     Raises:
         ValueError: an argument is out of range, or the start has no vectors or another size.
     """
-    check_ascent(rho, norm, steps, restarts, tol)
+    check_neighborhood(rho, norm)
+    check_search(steps, restarts, tol)
     spent = objective.gradients
     neighborhood = Neighborhood(rho, norm, scale_of(objective, adaptive))
     given = None if start is None else _vectors(start, objective)
@@ -200,16 +201,16 @@ def sharpness(
     )
 
 
-def check_ascent(rho: float, norm: str, steps: int, restarts: int, tol: float) -> None:
-    """Checks the arguments of an ascent.
-
-    Raises:
-        ValueError: an argument is out of range.
-    """
+def check_neighborhood(rho: float, norm: str) -> None:
+    """Raises ValueError if the size of a neighborhood is out of range, or its norm unknown."""
     if not 0 < rho < math.inf:
         raise ValueError(f"rho: must be positive and finite, got {rho}")
     if norm not in NORMS:
         raise ValueError(f"norm: must be one of {', '.join(NORMS)}, got {norm!r}")
+
+
+def check_search(steps: int, restarts: int, tol: float) -> None:
+    """Raises ValueError if a setting of the search for a worst case is out of range."""
     if steps < 1:
         raise ValueError(f"steps: must be at least 1, got {steps}")
     if restarts < 0:

@@ -271,7 +271,7 @@ def _opened(path: Path, mode: str, *, named: object) -> h5py.File:
 
 
 def _fault(group: h5py.Group, field: dataclasses.Field[Any]) -> str | None:
-    """The reason why a stored field cannot come from `save`; empty if it can. Nothing is read."""
+    """The reason why a stored field cannot come from `save`; None if it can. Nothing is read."""
     item = group[field.name]
     if not isinstance(item, h5py.Dataset) or "tensor" not in item.attrs:
         return "is no data set of a result"
@@ -309,12 +309,12 @@ def write(
     unit: str = "",
     dims: tuple[str, ...] = (),
     coordinate: bool = False,
-    **flags: bool,
+    tensor: bool | None = None,
 ) -> None:
     """Writes one described array or scalar. Dimension scales in the same group name its dimensions.
 
-    A dimension without coordinates gets an empty scale, with the name that netCDF gives to such scales. `flags` become
-    further attributes.
+    A dimension without coordinates gets an empty scale, with the name that netCDF gives to such scales. `tensor` says
+    whether a field of a result was a tensor; other arrays say nothing of it.
 
     Raises:
         ValueError: the array has another number of dimensions than names, or a dimension has another length.
@@ -323,6 +323,7 @@ def write(
     if array.ndim != len(dims):
         raise ValueError(f"dims: {name} has {array.ndim} dimensions, named {dims}")
     dataset = _new_dataset(group, name, array)
+    flags = {} if tensor is None else {"tensor": tensor}
     _set_attributes(dataset, description=description, units=unit, **flags)
     if coordinate:
         h5ds.set_scale(dataset, name.encode())

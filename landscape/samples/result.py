@@ -24,9 +24,9 @@ MEASURES = (
 """Names of all measures."""
 
 
-def _standard_error(of: str) -> FloatArray | None:
+def _standard_error_of_trace() -> FloatArray | None:
     field: FloatArray | None = described(
-        f"standard error of the {of}, over probes; 0 where exact", dims=SAMPLE, default=None
+        "standard error of the trace, over probes; 0 where exact", dims=SAMPLE, default=None
     )
     return field
 
@@ -57,25 +57,25 @@ class SampleCurvature(DrawnResult):
     gauss_newton_trace: FloatArray | None = described(
         "trace of the Gauss-Newton matrix", dims=SAMPLE, default=None
     )
-    gauss_newton_trace_error: FloatArray | None = _standard_error("trace")
+    gauss_newton_trace_error: FloatArray | None = _standard_error_of_trace()
     fisher_trace: FloatArray | None = described(
         "trace of the Fisher matrix, whose labels are drawn from the softmax of the outputs",
         dims=SAMPLE,
         default=None,
     )
-    fisher_trace_error: FloatArray | None = _standard_error("trace")
+    fisher_trace_error: FloatArray | None = _standard_error_of_trace()
     hessian_trace: FloatArray | None = described(
         "trace of the Hessian of each sample's loss in the weights", dims=SAMPLE, default=None
     )
-    hessian_trace_error: FloatArray | None = _standard_error("trace")
+    hessian_trace_error: FloatArray | None = _standard_error_of_trace()
     input_trace: FloatArray | None = described(
         "trace of the Hessian of each sample's loss in the input", dims=SAMPLE, default=None
     )
-    input_trace_error: FloatArray | None = _standard_error("trace")
+    input_trace_error: FloatArray | None = _standard_error_of_trace()
     input_curvature: FloatArray | None = described(
         "trace of the squared Hessian in the input (Garg and Roy 2023)", dims=SAMPLE, default=None
     )
-    input_curvature_error: FloatArray | None = _standard_error("trace")
+    input_curvature_error: FloatArray | None = _standard_error_of_trace()
     loss_unit: str = loss_unit_field()
 
     @property

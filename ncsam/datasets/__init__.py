@@ -84,17 +84,14 @@ def load_dataset(
         ValueError: unknown name, more samples than the data set has, or a file of another format.
         FileNotFoundError: the files or the package that holds them are missing.
     """
-    if name not in DATASETS:
-        raise ValueError(f"dataset: unknown name {name!r}; known: {', '.join(sorted(DATASETS))}")
+    read = DATASET_REGISTRY.entry(name)
     if image_size is not None and name != "images":
         raise ValueError(f"image_size: only 'images' is resized, got {image_size} for {name!r}")
     folder = None if data_dir is None else Path(data_dir)
     if folder is not None and not (folder.is_dir() or (name == "npz" and folder.is_file())):
         raise FileNotFoundError(f"data_dir: {data_dir} is not a folder")
     options = {} if image_size is None else {"size": image_size}
-    whole, is_kept = kept_or_read(
-        (name, folder, image_size), folder, lambda: DATASETS[name](folder, **options)
-    )
+    whole, is_kept = kept_or_read((name, folder, image_size), folder, lambda: read(folder, **options))
     of_train = (
         None if train_samples is None else _drawn("train_samples", train_samples, len(whole.train), seed)
     )

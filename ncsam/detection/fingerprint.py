@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from ncsam.datasets import Split
 from ncsam.methods.method import Method
+from ncsam.tensor_bytes import tensor_bytes
 
 PLAIN = (bool, int, float, str, torch.dtype, torch.device, type(None))
 
@@ -59,8 +60,7 @@ def _digest(leaves: Iterable[object]) -> str:
     for leaf in leaves:
         if isinstance(leaf, Tensor):
             digest.update(repr((leaf.shape, leaf.dtype)).encode())
-            # as bytes, because NumPy has no bfloat16
-            digest.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            digest.update(tensor_bytes(leaf))
         else:
             digest.update(repr(leaf).encode())
         digest.update(b"\0")

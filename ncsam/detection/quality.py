@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -104,13 +105,11 @@ def shares_told_apart(scores: Floats, wrong: Booleans) -> tuple[Floats, Floats]:
     For each wrong label this is the share of right ones with a smaller score, and for each right label the share of
     wrong ones with a larger score. Equal scores count half. The mean of either is the area under the ROC curve.
     """
-    from scipy.stats import rankdata
-
-    among_all = rankdata(scores)
+    among_all = scipy.stats.rankdata(scores)
     count, others = int(wrong.sum()), int((~wrong).sum())
     # midranks among all samples less those among samples of the same kind
-    of_wrong = (among_all[wrong] - rankdata(scores[wrong])) / others
-    of_right = 1 - (among_all[~wrong] - rankdata(scores[~wrong])) / count
+    of_wrong = (among_all[wrong] - scipy.stats.rankdata(scores[wrong])) / others
+    of_right = 1 - (among_all[~wrong] - scipy.stats.rankdata(scores[~wrong])) / count
     return of_wrong, of_right
 
 
@@ -129,7 +128,6 @@ def _auroc(scores: Floats, wrong: Booleans) -> Interval:
 
 def _newcombe_low(area: float, wrong: int, right: int) -> float:
     """The smallest area that is at most 1.96 standard errors away from the found one."""
-    from scipy.optimize import brentq
 
     def excess(truth: float) -> float:
         many = (wrong + right) / 2 - 1
@@ -137,7 +135,7 @@ def _newcombe_low(area: float, wrong: int, right: int) -> float:
         return float((area - truth) ** 2 - Z**2 * truth * (1 - truth) * shares / (wrong * right))
 
     # for an area of 1, the number 1 is another root
-    return float(brentq(excess, 0, min(area, 1 - 1e-9))) if area > 0 else 0.0
+    return float(scipy.optimize.brentq(excess, 0, min(area, 1 - 1e-9))) if area > 0 else 0.0
 
 
 def _wilson(share: float, count: int) -> Interval:

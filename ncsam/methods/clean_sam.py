@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from ncsam.methods.batches import can_learn_from, rows_of
 from ncsam.methods.requirements import Requirements
-from ncsam.methods.sam import SAM
 from ncsam.methods.training_loss import TrainingLoss
+from ncsam.methods.true_labels import SAMWithTrueLabels
 
 DESCENTS = ("clean", "all")
 
 
-class CleanSAM(SAM):
+class CleanSAM(SAMWithTrueLabels):
     """The perturbation is that of the batch's rightly labeled samples. The gradient is theirs, or that of all.
 
     With `descent="clean"` the method is SAM on the clean part of the training set, and with rho = 0 too ordinary
@@ -46,15 +46,10 @@ class CleanSAM(SAM):
         descent: str = "clean",
         warmup: float = 0.0,
     ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
+        super().__init__(model, loss_fn, rho=rho, clean_targets=clean_targets, warmup=warmup)
         if descent not in DESCENTS:
             raise ValueError(f"descent: must be one of {', '.join(DESCENTS)}, got {descent!r}")
-        self.clean_targets = clean_targets.to(next(model.parameters()).device)
         self.descent = descent
-
-    def known_samples(self) -> int | None:
-        """The number of true labels."""
-        return len(self.clean_targets)
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Tensor:
         """Leaves the wrongly labeled samples out, and does what `SAM` does."""
@@ -80,6 +75,6 @@ class CleanSAM(SAM):
     def _clean_part(
         self, inputs: Tensor, targets: Tensor, indices: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        indices = self.known_positions(indices, "looks up the true labels of single samples")
+        indices = self.positions_of_labels(indices)
         rows = (targets == self.clean_targets[indices]).nonzero().flatten()
         return rows_of(inputs, rows), targets[rows], indices[rows]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ncsam.methods.known_losses import has_label
 from ncsam.methods.perturbation import Ascent
 from ncsam.methods.requirements import Requirements
-from ncsam.methods.sam import SAM
-from ncsam.methods.training_loss import TrainingLoss
+from ncsam.methods.true_labels import SAMWithTrueLabels
 
 
-class OracleSAM(SAM):
+class OracleSAM(SAMWithTrueLabels):
     """The perturbation is computed from the true labels, and the gradient of the descent from the observed ones.
 
     Samples whose observed label the loss ignores count in neither, so that the perturbation is SAM's where no label is
@@ -30,25 +29,9 @@ class OracleSAM(SAM):
     requires = Requirements(classes=True)
     takes_ignored_labels = True
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss_fn: TrainingLoss,
-        *,
-        rho: float,
-        clean_targets: Tensor,
-        warmup: float = 0.0,
-    ) -> None:
-        super().__init__(model, loss_fn, rho=rho, warmup=warmup)
-        self.clean_targets = clean_targets.to(next(model.parameters()).device)
-
-    def known_samples(self) -> int | None:
-        """The number of true labels."""
-        return len(self.clean_targets)
-
     def ascend(self, inputs: Tensor, targets: Tensor, indices: Tensor | None) -> Ascent:
         """The perturbation of this batch at w, from its true labels."""
-        indices = self.known_positions(indices, "looks up the true labels of single samples")
+        indices = self.positions_of_labels(indices)
         is_counted = has_label(self.loss_fn, targets)
         true = torch.where(is_counted, self.clean_targets[indices], targets)
         _, outputs, with_true_labels = self.passes.gradient(inputs, true, indices, moves_statistics=True)

@@ -87,7 +87,9 @@ def test_fashion_mnist_is_found_in_debians_package():
 
 
 def test_missing_files_and_names_are_said_in_one_line(tmp_path):
-    with pytest.raises(ValueError, match=r"^dataset: unknown name 'cifar'; known: cifar10"):
+    with pytest.raises(
+        ValueError, match=r"^dataset: unknown name 'cifar'; known: cifar10.*; did you mean 'cifar10'"
+    ):
         load_dataset("cifar")
     with pytest.raises(FileNotFoundError, match=r"^data_dir: .* is not a folder"):
         load_dataset("fashion-mnist", tmp_path / "missing")

@@ -1,6 +1,7 @@
 """Probes measure what they say, and leave the training as it is without them."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -114,3 +115,38 @@ def test_training_is_bit_for_bit_as_without_probes(kind):
             assert np.isnan(history.metrics["probe_cos_sam_clean"]).tolist() == [False, True, False]
             assert history.described["probe_gradient_wrong"][1].startswith("norm of")
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+class CountsItsPasses(nn.Module):
+    """A model whose function depends on plain attributes that its passes move."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 4)
+        self.passes = 0
+        self.mean = torch.zeros(5, dtype=torch.float64)
+
+    def forward(self, inputs):
+        if self.training:
+            self.passes += 1
+            self.mean = 0.9 * self.mean + 0.1 * inputs.mean(0)
+        return self.linear(inputs - self.mean) * (1 + 0.05 * self.passes)
+
+
+@pytest.mark.parametrize("kind", [ncsam.Plain, partial(ncsam.SAM, rho=0.1)])
+def test_attributes_that_passes_move_are_as_before(kind):
+    inputs, clean = batch(size=60)
+    model = CountsItsPasses().double()
+    method = kind(model, loss_fn)
+    method.backward(inputs, clean)
+    mean = model.mean.clone()
+    probed(method, clean.roll(1), clean, inputs)
+    assert model.passes == 1
+    assert torch.equal(model.mean, mean)
+
+
+def test_no_state_is_kept_after_a_measurement(samples):
+    inputs, observed, clean = samples
+    method = ncsam.SAM(network(), loss_fn, rho=0.1)
+    probed(method, observed, clean, inputs)
+    assert method.passes._state.before is None

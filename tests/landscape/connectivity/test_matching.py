@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from landscape import Objective, matched, path
-from landscape.connectivity.permutable_units import permuted, units_of
+from landscape.connectivity.permutable_units import units_of
+from landscape.connectivity.permutations import permuted
 from tests.conftest import Attention
 
 

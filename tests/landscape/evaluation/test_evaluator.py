@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import Objective, lines, random_directions, surface, surfaces
+from landscape.evaluation import evaluator
 from landscape.evaluation.evaluator import Evaluator
 from landscape.seeds import generator_for
 from tests.conftest import MODEL_NAMES, build
@@ -385,3 +386,12 @@ def test_a_sum_over_some_of_the_samples_is_no_estimate_of_the_sum_over_all(draw)
     whole, drawn = (draw({"a": objective}, directions, steps=3, samples=each)["a"] for each in (None, 37))
     np.testing.assert_allclose(drawn.loss, whole.loss, rtol=1e-12)
     assert drawn.loss_error.max() == 0
+
+
+def test_each_objective_is_asked_once_whether_its_passes_can_be_prepared(monkeypatch):
+    model, inputs, targets = build("mlp")
+    asked = []
+    monkeypatch.setattr(evaluator, "_can_be_prepared", lambda objective: asked.append(objective) or True)
+    objectives = {name: Objective(model, cross_entropy, (inputs, targets)) for name in "abcd"}
+    Evaluator(objectives, [], expected=1)
+    assert asked == list(objectives.values())

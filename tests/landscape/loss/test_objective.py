@@ -1,4 +1,5 @@
 import copy
+import math
 import pickle
 
 import numpy as np
@@ -39,6 +40,15 @@ def test_accuracy_counts_the_largest_output():
     model, inputs, targets = build("mlp")
     expected = (model(inputs).argmax(1) == targets).double().mean().item()
     assert Objective(model, cross_entropy, (inputs, targets), chunk_size=10).evaluate().accuracy == expected
+
+
+@pytest.mark.parametrize("order", [("soft", "hard"), ("hard", "soft")])
+def test_classes_and_shares_of_classes_in_one_loader_have_no_accuracy(order):
+    model, inputs, targets = build("mlp")
+    of = {"hard": targets, "soft": model(inputs).detach().neg().softmax(1)}
+    assert math.isnan(
+        Objective(model, cross_entropy, [(inputs, of[name]) for name in order]).evaluate().accuracy
+    )
 
 
 def test_an_iterable_of_uneven_batches_is_the_same_data_set():

@@ -85,8 +85,8 @@ def test_the_interval_of_sigma_holds_the_truth_as_often_as_stated_however_skewed
     truth, held = math.sqrt(0.1 / sum(eigenvalues)), []
     for seed in range(600):
         scaled.draw(seed, max_draws // 2)
-        low, high = tolerated(scaled, 0, 0.1, 0.02, max_draws // 2, 0.1)
-        held.append(low <= truth <= high)
+        found = tolerated(scaled, 0, 0.1, 0.02, max_draws // 2, 0.1)
+        held.append(found.low <= truth <= found.high)
     # 93% from 16 pairs and 95% from 100, less two standard errors over 600 seeds
     assert np.mean(held) >= (0.932 if max_draws == 200 else 0.909)
 
