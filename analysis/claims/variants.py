@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import Parameter
 from typing import Any
 
@@ -204,7 +204,7 @@ def unequal_choices(first: pd.DataFrame, second: pd.DataFrame, titles: tuple[str
 
 
 def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Variant) -> pd.DataFrame:
-    compared = select(table, Variant(variant.title, variant.name, variant.settings))
+    compared = select(table, replace(variant, larger_radius=False))
     radius = compared.assign(compared_rho=option_of(compared, "rho"))[[*CELL, "compared_rho"]]
     rho = option_of(runs, "rho").to_numpy()
     smallest = runs[CELL].merge(radius, on=CELL, how="left")["compared_rho"].to_numpy()
