@@ -97,9 +97,9 @@ def conditional_information(
     these = Test(
         THESE,
         estimate,
-        float(estimate - spread[0]),
-        float(estimate - spread[1]),
-        float(p_values.max()),
+        low=float(estimate - spread[0]),
+        high=float(estimate - spread[1]),
+        p_value=float(p_values.max()),
         method=f"permutation test of methods, least given {' and '.join(least.names) or 'nothing'}",
         units=means.count,
         counted="methods",
