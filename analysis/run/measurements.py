@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from analysis import bound
-from analysis.plan.errors import one_of
+from analysis.plan.errors import check_known
 from analysis.plan.seeds import derived_seed
 from analysis.run.subject import LOSSES, TRAINING_LOSSES, Subject
 from analysis.store import OF_SAMPLES
@@ -276,7 +276,7 @@ def measure(subject: Subject, names: Collection[str] | None = None) -> Results:
     """
     names = MEASURES.keys() if names is None else names
     for name in names:
-        one_of(name, MEASURES)
+        check_known(name, MEASURES, "names")
     results: Results = {}
     for name, measured in MEASURES.items():
         if name in names:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ncsam.training import mean_of_defined
+from ncsam.epoch import mean_of_defined
 
 EARLY_SHARE = 0.1
 """Share of a training's epochs that count as early, at least one epoch."""

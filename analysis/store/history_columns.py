@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from analysis.store.at_loss import columns_at_loss
 from ncsam.alignment import ALIGNMENT_METRICS
+from ncsam.epoch import mean_of_defined
 from ncsam.probes import GROUPS
-from ncsam.training import METRICS, mean_of_defined
+from ncsam.training import METRICS
 
 EIGENVALUE_TOL = 0.1
 """The residual, relative to the eigenvalue, with which a probe's search for the top eigenvalue has converged. The error
