@@ -13,6 +13,9 @@ MEASURED_LOSS = (
 )
 """The loss whose landscape a study measures. It is one for all methods, so that their landscapes can be compared."""
 
+LABEL_WORDS = {"observed": "observed labels", "clean": "true labels"}
+"""Name of the mean cross-entropy of training samples with some labels -> these labels in words."""
+
 
 def objective_of(model: nn.Module, data: Any, loss_fn: Any = None) -> Objective:
     """The mean loss of a model over (inputs, targets); cross-entropy if no loss is given.

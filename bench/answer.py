@@ -13,7 +13,8 @@ import pandas as pd
 import figures
 from analysis.claims import QUANTITIES, SGD
 from analysis.claims.label_mean import smoothed_runs
-from analysis.claims.variants import REDRAWN, runs_of
+from analysis.claims.variants import runs_of
+from analysis.plan.run_config import REDRAWN
 from analysis.store import read_tables
 
 FILE = Path(__file__).resolve().parents[1] / "docs/static/redrawn.png"

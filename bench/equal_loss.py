@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 import figures
-from analysis.claims.variants import REDRAWN
+from analysis.plan.run_config import REDRAWN
 from analysis.store import column_at_loss, read_histories, read_tables
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -13,6 +13,8 @@ from figures.style import COLORS, PLAIN, TWO_COLUMNS, Style, drawing, finish, ne
 
 SIDE = 0.62
 """Inches of an image."""
+LONGEST_WORD = 12
+"""Letters of a label that fit above an image."""
 
 
 def contact_sheet(
@@ -75,8 +77,8 @@ def _frame(ax: Axes, is_wrong: bool) -> None:
         spine.set_linestyle("-" if is_wrong else (0, (1.5, 1)))
 
 
-def _cut(word: str, most: int = 12) -> str:
-    return word if len(word) <= most else f"{word[: most - 1]}…"
+def _cut(word: str) -> str:
+    return word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD - 1]}…"
 
 
 def _as_pictures(images: NDArray[np.generic]) -> NDArray[np.float64]:

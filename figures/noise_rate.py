@@ -22,7 +22,7 @@ class Panel(NamedTuple):
     Attributes:
         column: column of the table of runs.
         label: label of the vertical axis.
-        is_logarithmic: whether the vertical axis is logarithmic.
+        is_logarithmic: whether the vertical axis is logarithmic, where all numbers are positive.
     """
 
     column: str
@@ -54,11 +54,13 @@ def against_noise_rate(
         look = style_sheet.looks(runs["series"])
         figure = style_sheet.new_figure(width, 3.2)
         axes = panel_grid(figure, 1, len(panels), 2.2, share_y=False).axes[0]
-        for ax, panel in zip(axes, panels, strict=True):
+        for ax, asked in zip(axes, panels, strict=True):
+            # a number of at most 0 has no logarithm
+            positive = not (runs[asked.column] <= 0).any()
+            panel = asked._replace(is_logarithmic=asked.is_logarithmic and positive)
             for name, of_series in runs.groupby("series", sort=False):
                 _draw(ax, of_series.dropna(subset=[panel.column]), panel, str(name), look[str(name)])
             if panel.is_logarithmic:
-                ax.set_yscale("log")
                 style_sheet.logarithmic(ax.yaxis, runs[panel.column])
             else:
                 style_sheet.few_ticks(ax.yaxis)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.claims.variants import REDRAWN
+from analysis.plan.run_config import REDRAWN
 from tests.doc_pages import assert_said, rows_marked, table_named
 
 

@@ -14,7 +14,7 @@ from analysis.claims.effect import Effect
 from analysis.claims.limits import limits_of_difference
 from analysis.claims.prediction import cell_names, draws_of, effect_of, not_measured
 from analysis.claims.quantities import quantity
-from analysis.claims.variants import CELL, Variant, series_over
+from analysis.claims.variants import PAIRED_BY, Variant, series_over
 from analysis.statistics import best_among
 from landscape.results.wording import percent
 
@@ -76,10 +76,10 @@ class Best:
         if len(values) < 3 or inside.all() or not inside.any():
             return not_measured(self, what.unit, self.runs())
         outcomes = runs.assign(outcome=what.values(runs)).pivot(
-            index=CELL, columns="option", values="outcome"
+            index=PAIRED_BY, columns="option", values="outcome"
         )
         # a seed without a run for each value does not belong to this grid
-        there = runs.groupby(CELL)["option"].nunique().reindex(outcomes.index)
+        there = runs.groupby(PAIRED_BY)["option"].nunique().reindex(outcomes.index)
         outcomes = outcomes[there == len(values)]
         seeds = outcomes.index.to_frame(index=False)
         found = best_among(

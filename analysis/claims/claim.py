@@ -17,7 +17,7 @@ from analysis.claims.prediction import Prediction, not_measured
 from analysis.claims.quantities import QUANTITIES, quantity, studies_without
 from analysis.claims.variants import AmbiguousError
 from analysis.claims.wording import conclusion
-from analysis.plan.errors import one_of
+from analysis.plan.errors import check_known
 from analysis.plan.own_parts import read_own_part
 from analysis.statistics import Part, Test
 from landscape.results.files import replaced
@@ -107,6 +107,17 @@ def read_claims(path: Path) -> None:
     read_own_part(path)
 
 
+def claim_named(name: str, field: str) -> Claim:
+    """The registered claim of an id in upper or lower case.
+
+    Raises:
+        ValueError: the id is not registered. The message begins with `field` and names the nearest id.
+    """
+    found = {known.lower(): known for known in CLAIMS}.get(name.lower(), name)
+    check_known(found, CLAIMS, field)
+    return CLAIMS[found]
+
+
 def chosen_claims(ids: Sequence[str] | None, *, skip_unknown: bool = False) -> list[Claim]:
     """The claims of these ids, in upper or lower case, in the order of the registry; for None all registered claims.
 
@@ -119,12 +130,8 @@ def chosen_claims(ids: Sequence[str] | None, *, skip_unknown: bool = False) -> l
     """
     if ids is None:
         return list(CLAIMS.values())
-    registered = {known.lower(): known for known in CLAIMS}
-    names = [registered.get(name.lower(), name) for name in ids]
-    try:
-        chosen = {one_of(name, CLAIMS) for name in names if name in CLAIMS or not skip_unknown}
-    except ValueError as error:
-        raise ValueError(f"claims: {error}") from error
+    known = {name.lower() for name in CLAIMS}
+    chosen = {claim_named(name, "claims").id for name in ids if name.lower() in known or not skip_unknown}
     return [claim for claim in CLAIMS.values() if claim.id in chosen]
 
 
@@ -180,17 +187,15 @@ def _check_column(names: str, column: str, table: pd.DataFrame) -> None:
 def _judged(table: pd.DataFrame, asked: list[tuple[Claim, Sequence[Prediction]]]) -> list[list[Effect]]:
     """The effects of each claim's predictions, corrected over its family."""
     found = [[_effect(prediction, table) for prediction in predictions] for _, predictions in asked]
-    families = list(dict.fromkeys(claim.family for claim, _ in asked))
-    by_family = {
-        family: iter(
-            corrected([e for (c, _), es in zip(asked, found, strict=True) for e in es if c.family == family])
-        )
-        for family in families
-    }
-    return [
-        [next(by_family[claim.family]) for _ in effects]
-        for (claim, _), effects in zip(asked, found, strict=True)
-    ]
+    families: dict[str, list[tuple[int, int]]] = {}
+    for row, (claim, predictions) in enumerate(asked):
+        places = families.setdefault(claim.family, [])
+        places += [(row, place) for place in range(len(predictions))]
+    for places in families.values():
+        effects = corrected([found[row][place] for row, place in places])
+        for (row, place), effect in zip(places, effects, strict=True):
+            found[row][place] = effect
+    return found
 
 
 def _effect(prediction: Prediction, table: pd.DataFrame) -> Effect:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.claims.broken_runs import marked
 from analysis.claims.quantities import Quantity
-from analysis.claims.variants import CELL
+from analysis.claims.variants import PAIRED_BY
 from landscape.results.wording import percents
 
 NO_RUN, DIVERGED, NOT_CONVERGED, NO_VALUE = "no run", "diverged", "not converged", "not measured"
@@ -98,4 +98,4 @@ def _broken(runs: pd.DataFrame) -> list[str]:
 
 
 def _cells(runs: pd.DataFrame) -> list[tuple[Any, ...]]:
-    return list(zip(*(runs[name].tolist() for name in CELL), strict=True))
+    return list(zip(*(runs[name].tolist() for name in PAIRED_BY), strict=True))

@@ -24,7 +24,7 @@ from analysis.claims.prediction import (
 )
 from analysis.claims.quantities import Quantity, quantity
 from analysis.claims.variants import (
-    CELL,
+    PAIRED_BY,
     UNCHANGED,
     Variant,
     changes,
@@ -70,9 +70,12 @@ def check_margin_of(name: str, sign: int, *, non_inferior: bool = False) -> None
 
 
 def pairs_of(what: Quantity, more: pd.DataFrame, less: pd.DataFrame) -> pd.DataFrame:
-    """The quantity in pairs of runs that agree in data set, noise and seed. Columns: `CELL`, `more` and `less`."""
-    first, second = more[CELL].assign(more=what.values(more)), less[CELL].assign(less=what.values(less))
-    return first.merge(second, on=CELL)
+    """The quantity in pairs of runs that agree in data set, noise and seed. Columns: `PAIRED_BY`, `more` and `less`."""
+    first, second = (
+        more[PAIRED_BY].assign(more=what.values(more)),
+        less[PAIRED_BY].assign(less=what.values(less)),
+    )
+    return first.merge(second, on=PAIRED_BY)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def paired_difference(
     less: Side,
     *,
     unpaired: str = "",
-    draw: Sequence[str] = CELL,
+    draw: Sequence[str] = PAIRED_BY,
 ) -> Effect:
     """The mean over cells of the mean difference of two sides in each cell.
 
@@ -230,9 +233,9 @@ class Level:
         needs = needs or what.lacks(runs)
         if needs:
             return not_measured(self, what.unit, needs)
-        found = runs[CELL].assign(value=what.values(runs))
+        found = runs[PAIRED_BY].assign(value=what.values(runs))
         # a run that diverged makes the mean of its seed NaN
-        seeds = found.groupby(CELL)["value"].agg(lambda values: values.mean(skipna=False)).reset_index()
+        seeds = found.groupby(PAIRED_BY)["value"].agg(lambda values: values.mean(skipna=False)).reset_index()
         edge = -self.sign * what.margin
         null = (edge, edge) if self.non_inferior else null_of(self.sign, what.margin)
         covered = (

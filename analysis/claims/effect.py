@@ -146,10 +146,11 @@ class Effect:
     @property
     def p_values(self) -> tuple[float, float, float]:
         """The p-values of effect, equivalence and reversal that decide: the corrected ones if they are given."""
-        return self.adjusted or self._unadjusted
+        return self.adjusted or self.unadjusted
 
     @property
-    def _unadjusted(self) -> tuple[float, float, float]:
+    def unadjusted(self) -> tuple[float, float, float]:
+        """The p-values of effect, equivalence and reversal before any correction over families."""
         return self.test.p_value, self.test.equivalence_p, self.finding.reversal_p
 
     @property
@@ -256,8 +257,8 @@ def corrected(effects: Sequence[Effect]) -> list[Effect]:
     """
     if not effects:
         return []
-    p_values = [(e.test.p_value, e.test.equivalence_p, e.finding.reversal_p) for e in effects]
-    by_kind = [holm(np.array(column, dtype=np.float64)) for column in zip(*p_values, strict=True)]
+    p_values = zip(*(effect.unadjusted for effect in effects), strict=True)
+    by_kind = [holm(np.array(column, dtype=np.float64)) for column in p_values]
     tests, equivalences, _ = (max(1, int(np.isfinite(column).sum())) for column in by_kind)
     return [
         replace(

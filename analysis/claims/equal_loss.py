@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.claims.broken_runs import broke
 from analysis.claims.quantities import EQUAL_LOSS, LEVELS, at_equal_loss
-from analysis.claims.variants import REDRAWN
+from analysis.plan.run_config import REDRAWN
 from analysis.store import LOSS_LEVELS, column_at_loss, flag_at_loss
 
 

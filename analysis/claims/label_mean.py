@@ -11,7 +11,8 @@ from analysis.claims.differences import Side, check_margin_of, paired_difference
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, noisy_runs
 from analysis.claims.quantities import quantity
-from analysis.claims.variants import CELL, REDRAWN, SGD, select
+from analysis.claims.variants import PAIRED_BY, SGD, select
+from analysis.plan.run_config import REDRAWN
 
 SYMMETRIC = f"symmetric{REDRAWN}"
 
@@ -44,11 +45,11 @@ class RedrawnLessMean:
         what = quantity(self.quantity)
         noisy = noisy_runs(table)
         grid = noisy[noisy["noise_kind"] == SYMMETRIC]
-        smoothed = smoothed_runs(table).merge(grid[CELL].drop_duplicates(), on=CELL)
+        smoothed = smoothed_runs(table).merge(grid[PAIRED_BY].drop_duplicates(), on=PAIRED_BY)
         redrawn = Side("SGD, redrawn", SGD, select(grid, SGD), grid)
         mean = Side("SGD, mean of redrawn labels", SGD, smoothed, grid)
         # the smoothed runs of a seed share their draws over all smoothings, as all of them have the noise rate 0
-        draw = [name for name in CELL if name != "noise_rate"]
+        draw = [name for name in PAIRED_BY if name != "noise_rate"]
         return paired_difference(self, what, table, redrawn, mean, unpaired=self.runs(), draw=draw)
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 from analysis.claims.associations import Association, Information
 from analysis.claims.claim import Claim
 from analysis.claims.differences import Difference
-from analysis.claims.quantities import EQUAL_LOSS, LABELS, LEVELS, MEASURES, PARTS, RELATIVE, at_equal_loss
+from analysis.claims.quantities import EQUAL_LOSS, LEVELS, MEASURES, PARTS, RELATIVE, at_equal_loss
 from analysis.claims.trends import Trend
 from analysis.claims.variants import NCSAM, SAM, SGD
+from analysis.objectives import LABEL_WORDS
 
 CLAIMS = (
     Claim(
         "L1",
         "Curvature and sharpness at the end of training grow with the noise rate.",
         "title; ours to test, the paper has no such experiment",
-        [Trend(f"{m}_{loss}", SGD, 1) for loss in LABELS for m in ("top_eigenvalue", "sharpness")],
+        [Trend(f"{m}_{loss}", SGD, 1) for loss in LABEL_WORDS for m in ("top_eigenvalue", "sharpness")],
         controls=[
-            *(Trend(f"trace_{loss}", SGD, 1) for loss in LABELS),
+            *(Trend(f"trace_{loss}", SGD, 1) for loss in LABEL_WORDS),
             *(Trend(f"{m}_clean", v, 1) for v in (SAM, NCSAM) for m in ("top_eigenvalue", "sharpness")),
-            *(Trend(f"{m}_{loss}", SGD, 1) for loss in LABELS for m in RELATIVE),
+            *(Trend(f"{m}_{loss}", SGD, 1) for loss in LABEL_WORDS for m in RELATIVE),
             # the part that grows: how fast outputs move with the weights, how uncertain they are, or what the labels
             # add
             *(Trend(f"{part}_observed", SGD, 1) for part in PARTS),
@@ -48,18 +49,18 @@ CLAIMS = (
         [
             Association(f"sharpness_{loss}", "test_accuracy", -1, given=given)
             for given in (None, "train_loss")
-            for loss in LABELS
+            for loss in LABEL_WORDS
         ],
         controls=[
             Association(f"{measure}_{loss}", "test_accuracy", -1)
             for measure in (*MEASURES, *RELATIVE, "jacobian_trace", "functional_norm")
             if measure != "sharpness"
-            for loss in LABELS
+            for loss in LABEL_WORDS
         ]
         + [
             Information(f"{measure}_{loss}", "test_accuracy")
             for measure in ("sharpness", "top_eigenvalue")
-            for loss in LABELS
+            for loss in LABEL_WORDS
         ],
     ),
     Claim(

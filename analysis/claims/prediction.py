@@ -16,14 +16,13 @@ from numpy.typing import ArrayLike
 from analysis.claims.coverage import Coverage
 from analysis.claims.effect import Effect
 from analysis.claims.quantities import Quantity
-from analysis.claims.variants import CELL, REDRAWN, Variant
+from analysis.claims.variants import PAIRED_BY, Variant
+from analysis.plan.run_config import REDRAWN
 from analysis.statistics import Finding, paired_effect
 from landscape.results.wording import percents
 
 SIGNS = {1: "> 0", -1: "< 0", 0: "= 0, within the margin"}
 NEEDS_NOISE, NEEDS_CLEAN = "runs with wrong labels", "runs without wrong labels"
-NOISE = CELL[:3]
-"""Columns that name a cell. The seeds of a cell repeat one measurement."""
 
 
 class Prediction(Protocol):
@@ -108,7 +107,7 @@ def series_names(runs: pd.DataFrame) -> pd.Series:
     return joined(runs, several or ["dataset"], ", ")
 
 
-def draws_of(runs: pd.DataFrame, draw: Sequence[str] = CELL) -> pd.Series:
+def draws_of(runs: pd.DataFrame, draw: Sequence[str] = PAIRED_BY) -> pd.Series:
     """What names the random draws of each run, as the plan derives their seeds (`analysis.plan.seeds`).
 
     Labels that are redrawn and labels that stay share the seeds of their kind of noise: initial weights, order of
@@ -125,7 +124,7 @@ def effect_over_cells(
     runs: pd.DataFrame,
     values: ArrayLike,
     *,
-    draw: Sequence[str] = CELL,
+    draw: Sequence[str] = PAIRED_BY,
     null: tuple[float, float] = (0.0, 0.0),
     margin: float = math.nan,
     counted: str = "pairs",
@@ -133,7 +132,7 @@ def effect_over_cells(
     """The mean over cells of the mean of each, with the data sets and the shared draws of the runs.
 
     Args:
-        runs: a row with the columns `CELL` for each value.
+        runs: a row with the columns `PAIRED_BY` for each value.
         values: float64 (rows,), NaN where a run has no number.
         draw: the columns that name a draw, see `draws_of`.
         null: values that the null hypothesis allows.

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.broken_runs import broke
+from analysis.objectives import LABEL_WORDS
 from analysis.store import AT_LOSS, flags_of
 from ncsam.probes import GROUPS
 
@@ -28,7 +29,6 @@ PARTS = {
     "functional_norm": "norm of the functional Hessian",
 }
 """Columns of the decomposed curvature, in words. Only the last one depends on the labels."""
-LABELS = {"observed": "observed labels", "clean": "true labels"}
 
 EQUAL_LOSS = {name: {**PARTS, "sharpness": "sharpness"}[name] for name in AT_LOSS}
 """Quantities that are compared at equal training loss, in words."""
@@ -39,7 +39,7 @@ LEVELS = {"lowest": -1, "highest": 0}
 
 CONVERGED_SINCE = "0.2"
 """From this version on, a sharpness says whether its ascent converged."""
-MUST_SAY = frozenset(f"sharpness_{loss}" for loss in LABELS)
+MUST_SAY = frozenset(f"sharpness_{loss}" for loss in LABEL_WORDS)
 """Columns that need a flag of convergence. Earlier versions took 5 to 10 steps, which did not converge."""
 
 
@@ -272,7 +272,7 @@ QUANTITIES: dict[str, Quantity] = {
             *((measure, measure.replace("_", " "), REMEASURED) for measure in RELATIVE),
             *((part, name, REMEASURED) for part, name in PARTS.items()),
         )
-        for loss, words in LABELS.items()
+        for loss, words in LABEL_WORDS.items()
     },
     **{
         f"curvature_of_uncertainty_{loss}": _ratio_in_decades(
@@ -281,7 +281,7 @@ QUANTITIES: dict[str, Quantity] = {
             f"uncertainty_{loss}",
             needs=REMEASURED,
         )
-        for loss, words in LABELS.items()
+        for loss, words in LABEL_WORDS.items()
     },
     **{
         f"{measure}_clean_to_observed": _ratio_in_decades(

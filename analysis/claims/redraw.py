@@ -11,7 +11,8 @@ from analysis.claims.differences import Side, check_margin_of, paired_difference
 from analysis.claims.effect import Effect
 from analysis.claims.prediction import SIGNS, noisy_runs
 from analysis.claims.quantities import EQUAL_LOSS, LEVELS, at_equal_loss, quantity
-from analysis.claims.variants import REDRAWN, SAM, SGD, Variant, select
+from analysis.claims.variants import SAM, SGD, Variant, select
+from analysis.plan.run_config import REDRAWN
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import pandas as pd
 
 from analysis.claims.coverage import coverage_of_all
 from analysis.claims.effect import Effect
-from analysis.claims.prediction import NOISE, draws_of, effect_of, joined, lacking, not_measured
+from analysis.claims.prediction import draws_of, effect_of, joined, lacking, not_measured
 from analysis.claims.quantities import quantity
+from analysis.claims.variants import CELL
 from analysis.statistics import failing_share
 
 
@@ -54,7 +55,7 @@ class Holds:
             unit="share of runs",
             finding=failing_share(
                 draws_of(table),
-                joined(table, NOISE),
+                joined(table, CELL),
                 (values <= 0).where(values.notna()),
                 allowed=self.exceptions,
             ),

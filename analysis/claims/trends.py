@@ -20,7 +20,7 @@ from analysis.claims.prediction import (
     series_names,
 )
 from analysis.claims.quantities import Quantity, quantity
-from analysis.claims.variants import CELL, Variant, select, series_over
+from analysis.claims.variants import CELL, PAIRED_BY, Variant, select, series_over
 from analysis.statistics import Finding, slope_of, trend
 
 
@@ -95,7 +95,7 @@ class Trend:
     def _lacks(self, table: pd.DataFrame, runs: pd.DataFrame, what: Quantity) -> str:
         if runs.empty:
             return self.runs()
-        groups, level = (CELL[:2], "noise_rate") if self.by_rate else (CELL, "option")
+        groups, level = (CELL[:2], "noise_rate") if self.by_rate else (PAIRED_BY, "option")
         return what.lacks(table) or (self.runs() if runs.groupby(groups)[level].nunique().max() < 2 else "")
 
     def _by_rate(self, runs: pd.DataFrame, what: Quantity) -> Finding:
@@ -110,8 +110,8 @@ class Trend:
 
     def _by_option(self, runs: pd.DataFrame, what: Quantity) -> Finding:
         """One slope for each seed, because runs of a seed share their draws. Seeds of a cell repeat one measurement."""
-        found = runs[[*CELL, "option"]].assign(value=what.values(runs))
-        seeds = found[found.groupby(CELL)["option"].transform("nunique") > 1].groupby(CELL)
+        found = runs[[*PAIRED_BY, "option"]].assign(value=what.values(runs))
+        seeds = found[found.groupby(PAIRED_BY)["option"].transform("nunique") > 1].groupby(PAIRED_BY)
         slopes = seeds[["option", "value"]].apply(
             lambda of_seed: slope_of(of_seed["option"].to_numpy(), of_seed["value"].to_numpy())
         )

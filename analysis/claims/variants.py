@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import Parameter
 from typing import Any
 
@@ -22,13 +22,13 @@ A warm-up belongs to them only if the method has one by default: SAM with a warm
 SAME_NORM = 1.25
 """Perturbations whose mean norms differ by less than this factor count as equally long."""
 
-REDRAWN = ", redrawn each step"
-"""The table appends this to kinds of noise whose labels are drawn anew (`RunNoise.title`)."""
-
 UNCHANGED = "[]"
 """The text of the column `changed` of a method that trains as its study says."""
 
-CELL = ["dataset", "noise_kind", "noise_rate", "seed"]
+CELL = ["dataset", "noise_kind", "noise_rate"]
+"""Columns that name a cell. The seeds of a cell repeat one measurement."""
+
+PAIRED_BY = [*CELL, "seed"]
 """Runs with equal values in these columns are paired."""
 
 
@@ -176,7 +176,7 @@ def _most_tuned(runs: pd.DataFrame, variant: Variant, beside: pd.DataFrame | Non
 
 def _is_tuned_like(runs: pd.DataFrame, others: pd.DataFrame) -> bool:
     """Whether runs have the values in `TUNED` of other runs with the same noise and seed, where both have values."""
-    pairs = runs[[*CELL, "hyperparameters"]].merge(others[[*CELL, "hyperparameters"]], on=CELL)
+    pairs = runs[[*PAIRED_BY, "hyperparameters"]].merge(others[[*PAIRED_BY, "hyperparameters"]], on=PAIRED_BY)
     settings = pairs[["hyperparameters_x", "hyperparameters_y"]].drop_duplicates()
     both = [(json.loads(these), json.loads(those)) for these, those in settings.itertuples(index=False)]
     return bool(both) and all(
@@ -204,10 +204,10 @@ def unequal_choices(first: pd.DataFrame, second: pd.DataFrame, titles: tuple[str
 
 
 def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Variant) -> pd.DataFrame:
-    compared = select(table, Variant(variant.title, variant.name, variant.settings))
-    radius = compared.assign(compared_rho=option_of(compared, "rho"))[[*CELL, "compared_rho"]]
+    compared = select(table, replace(variant, larger_radius=False))
+    radius = compared.assign(compared_rho=option_of(compared, "rho"))[[*PAIRED_BY, "compared_rho"]]
     rho = option_of(runs, "rho").to_numpy()
-    smallest = runs[CELL].merge(radius, on=CELL, how="left")["compared_rho"].to_numpy()
+    smallest = runs[PAIRED_BY].merge(radius, on=PAIRED_BY, how="left")["compared_rho"].to_numpy()
     larger, rho = runs[rho > smallest], rho[rho > smallest]
     if larger.empty:
         return larger
@@ -220,13 +220,12 @@ def _as_long(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     norm = "mean_perturbation_norm"
     if norm not in runs:
         return runs.iloc[:0]
-    noise = CELL[:3]
-    aim = others.groupby(noise)[norm].mean().rename("aim").reset_index()
-    found = runs.groupby([*noise, "method"])[norm].mean().reset_index().merge(aim, on=noise)
+    aim = others.groupby(CELL)[norm].mean().rename("aim").reset_index()
+    found = runs.groupby([*CELL, "method"])[norm].mean().reset_index().merge(aim, on=CELL)
     found["apart"] = np.abs(np.log(found[norm] / found["aim"]))
     near = found[found["apart"] < np.log(SAME_NORM)].sort_values(["apart", "method"])
-    chosen = near.drop_duplicates(noise)[[*noise, "method"]]
-    kept = pd.MultiIndex.from_frame(runs[[*noise, "method"]]).isin(pd.MultiIndex.from_frame(chosen))
+    chosen = near.drop_duplicates(CELL)[[*CELL, "method"]]
+    kept = pd.MultiIndex.from_frame(runs[[*CELL, "method"]]).isin(pd.MultiIndex.from_frame(chosen))
     return runs[kept]
 
 
@@ -240,7 +239,7 @@ def distinct_methods(table: pd.DataFrame, values: Sequence[pd.Series]) -> tuple[
         table: the runs. Equal ones have the same accuracy, loss and values to the last bit.
         values: the compared quantities, a number of each run.
     """
-    told = pd.concat([table[[*CELL, "train_loss", "test_accuracy"]], *values], axis=1)
+    told = pd.concat([table[[*PAIRED_BY, "train_loss", "test_accuracy"]], *values], axis=1)
     # NaN for runs without a number, because two runs that diverged are not equal
     run = told.set_axis(range(told.shape[1]), axis=1).groupby(list(range(told.shape[1]))).ngroup()
     left_out = []
@@ -292,7 +291,9 @@ def series_over(table: pd.DataFrame, variant: Variant, option: str) -> pd.DataFr
         settings = json.loads(text)
         settings.pop(option, None)
         others.append(json.dumps(settings, sort_keys=True))
-    runs = runs.assign(others=others).dropna(subset="option").drop_duplicates([*CELL, "option", "others"])
+    runs = (
+        runs.assign(others=others).dropna(subset="option").drop_duplicates([*PAIRED_BY, "option", "others"])
+    )
     if runs.empty:
         return runs
     counts = runs.groupby("others")["option"].nunique()

@@ -20,7 +20,7 @@ from analysis.claims.prediction import (
     not_measured,
 )
 from analysis.claims.quantities import Quantity, quantity
-from analysis.claims.variants import CELL, SAM, SGD, UNCHANGED, Variant, changes, select_both
+from analysis.claims.variants import PAIRED_BY, SAM, SGD, UNCHANGED, Variant, changes, select_both
 from analysis.statistics import slope_of
 
 SIZE = "weight_count"
@@ -69,10 +69,10 @@ class Widening:
             return not_measured(self, unit, lacks)
         by_size = [self._at_size(of_size, what) for _, of_size in chosen.groupby(SIZE)]
         points = pd.concat([found for found, _ in by_size])
-        points = points[points.groupby(CELL)["size"].transform("nunique") > 1]
+        points = points[points.groupby(PAIRED_BY)["size"].transform("nunique") > 1]
         if points.empty:
             return not_measured(self, unit, self.runs())
-        slopes = points.groupby(CELL)[["size", "value"]].apply(
+        slopes = points.groupby(PAIRED_BY)[["size", "value"]].apply(
             lambda of_seed: slope_of(of_seed["size"].to_numpy(), of_seed["value"].to_numpy())
         )
         by_seed = slopes.rename("slope").reset_index()
@@ -110,7 +110,7 @@ class Widening:
             pairs = pairs_of(what, *found)
             values = pairs.assign(value=pairs["more"] - pairs["less"])
         else:
-            values = found[0][CELL].assign(value=what.values(found[0]))
+            values = found[0][PAIRED_BY].assign(value=what.values(found[0]))
         return values.assign(size=np.log10(size)), covered
 
 

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from analysis import store
-from analysis.claims import CLAIMS, Judgement, chosen_claims, write_json
+from analysis.claims import CLAIMS, Judgement, chosen_claims, claim_named, write_json
 from analysis.cli.along_training import draw_along_training
 from analysis.cli.checkpoint import Measurement, measure_checkpoint
 from analysis.cli.dry_run import print_plan
@@ -23,7 +23,6 @@ from analysis.engine.measured_again import measure_study
 from analysis.engine.whole_study import run_study
 from analysis.engine.work import Outcome
 from analysis.plan import read_study
-from analysis.plan.errors import one_of
 from analysis.plan.own_parts import loaded, named, read_own_part
 from analysis.printable import say
 from analysis.report import figure_files
@@ -199,15 +198,15 @@ def _device(name: str) -> str:
 
 
 def _claims(options: argparse.Namespace, console: Console) -> int:
-    asked = [_claim_id(name) for name in options.claim or CLAIMS]
+    asked = [claim_named(name, "--claim") for name in options.claim or CLAIMS]
     if options.list:
-        print_claims((CLAIMS[name] for name in asked), console)
+        print_claims(asked, console)
         return 0
     if not options.results:
         raise ValueError("results: name a study's folder, or --list the claims")
     judgements = _judgements(options.results, console)
     if options.claim:
-        judgements = judgements_of(judgements, asked)
+        judgements = judgements_of(judgements, [claim.id for claim in asked])
     if options.verbose:
         print_details(judgements, console, with_unmeasured=bool(options.claim))
     else:
@@ -217,15 +216,6 @@ def _claims(options: argparse.Namespace, console: Console) -> int:
         store.write_text(options.markdown, markdown(judgements))
         say(console, f"written: {options.markdown}")
     return 0
-
-
-def _claim_id(name: str) -> str:
-    """The registered id, from an id in upper or lower case."""
-    registered = {known.lower(): known for known in CLAIMS}
-    try:
-        return one_of(registered.get(name.lower(), name), CLAIMS)
-    except ValueError as error:
-        raise ValueError(f"--claim: {error}") from error
 
 
 def _judgements(roots: Sequence[Path], console: Console) -> list[Judgement]:

@@ -10,7 +10,7 @@ from analysis.engine.jobs import Engine, EngineError, Event, Job, run_jobs
 from analysis.engine.processes import Processes, cores
 from analysis.engine.resources import IN_THIS_PROCESS, Resources
 from analysis.engine.serial import Serial
-from analysis.plan.errors import one_of
+from analysis.plan.errors import check_known
 
 ENGINES = ("serial", "processes", "dask")
 
@@ -35,10 +35,7 @@ def open_engine(resources: Resources) -> Iterator[Engine]:
     Raises:
         EngineError: the engine is unknown, Dask is not installed, or the scheduler does not answer.
     """
-    try:
-        one_of(resources.engine, ENGINES)
-    except ValueError as error:
-        raise EngineError(f"engine: {error}") from error
+    check_known(resources.engine, ENGINES, "engine", EngineError)
     engine: Engine
     if resources.engine == "serial":
         engine = Serial(resources.threads)

@@ -15,7 +15,7 @@ from analysis.engine.progress import Planned, RunsProgress
 from analysis.engine.work import Outcome, Work, check_data_of_finished, kind_of, load_checked_data
 from analysis.plan import Run, Study, final_runs, read_study
 from analysis.plan.consistency import check_consistency
-from analysis.plan.errors import one_of
+from analysis.plan.errors import check_known
 from analysis.plan.own_parts import loaded
 from analysis.plan.run_config import first_difference
 from analysis.plan.study import MeasureSettings
@@ -58,7 +58,9 @@ def measure_study(
     console = console or Console()
     tell = partial(say, console, style="yellow")
     data_dir = resources.data_dir
-    names = [_known(name) for name in names] or list(MEASURES)
+    for name in names:
+        check_known(name, MEASURES, "--only")
+    names = list(names) or list(MEASURES)
     store.check_is_study(root)
     with (
         store.locked(root, tell),
@@ -99,13 +101,6 @@ def measure_study(
         failed.update(_with_old_settings(root, finals, records))
         as_asked = {path: record for path, record in records.items() if path not in failed}
         return Outcome(store.write_index(root, finals, as_asked), failed)
-
-
-def _known(name: str) -> str:
-    try:
-        return one_of(name, MEASURES)
-    except ValueError as error:
-        raise ValueError(f"--only: {error}") from error
 
 
 def _with_old_settings(root: Path, finals: Sequence[Run], records: dict[str, store.Record]) -> dict[str, str]:

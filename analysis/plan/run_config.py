@@ -20,6 +20,9 @@ from analysis.plan.study import (
 )
 from ncsam.options import quoted
 
+REDRAWN = ", redrawn each step"
+"""Ends the title of a kind of noise whose labels are drawn anew at each step."""
+
 
 class RunNoise(Settings):
     """The label noise of one run. `options` are those of the kind of noise."""
@@ -33,7 +36,7 @@ class RunNoise(Settings):
     @property
     def title(self) -> str:
         """The kind of noise in tables and figures. Labels that are drawn anew at each step are another kind."""
-        return self.kind if self.redraw == "never" else f"{self.kind}, redrawn each {self.redraw}"
+        return self.kind if self.redraw == "never" else f"{self.kind}{REDRAWN}"
 
 
 class RunMethod(Settings):

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 import figures
 from analysis import store
-from analysis.plan.errors import one_of
+from analysis.objectives import LABEL_WORDS
+from analysis.plan.errors import check_known
 from analysis.plan.reading import read_study
 from analysis.plan.run_config import Identity
 from analysis.run.measurements import DENSITY
@@ -26,8 +27,7 @@ DRAWN = "drawn"
 """Name of the file that says which runs the figures show. It is written last."""
 SPECTRUM_NAME = "Hessian of the cross-entropy with observed labels"
 LOSS_NAMES = {
-    "observed": "cross-entropy, observed labels",
-    "clean": "cross-entropy, true labels",
+    **{loss: f"cross-entropy, {labels}" for loss, labels in LABEL_WORDS.items()},
     "test": "cross-entropy, clean test data",
 }
 KINDS = (
@@ -68,10 +68,7 @@ class Wanted:
         known = Figure().canvas.get_supported_filetypes()
         for field, values, choices in (("only", self.only, KINDS), ("format", self.formats, known)):
             for value in values:
-                try:
-                    one_of(value, choices)
-                except ValueError as error:
-                    raise ValueError(f"--{field}: {error}") from error
+                check_known(value, choices, f"--{field}")
 
     @property
     def is_all(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.plan.leaderboard import Leaderboard
+from analysis.plan.leaderboard import OVER_ALL, Leaderboard
 from analysis.statistics.ranking import Ranking, rank_methods
 from landscape.results.wording import percent
 
@@ -74,7 +74,7 @@ def cells_table(board: Leaderboard, runs: pd.DataFrame) -> pd.DataFrame:
 
 def rankings(cells: pd.DataFrame) -> list[Ranked]:
     """The ranking over all cells, and over those of each data set, where there are two cells or more."""
-    parts = [("all", cells), *((str(name), rows) for name, rows in cells.groupby("data", sort=False))]
+    parts = [(OVER_ALL, cells), *((str(name), rows) for name, rows in cells.groupby("data", sort=False))]
     if cells["data"].nunique() == 1:
         parts = parts[1:]
     return [found for name, rows in parts if (found := _ranked(name, rows)) is not None]

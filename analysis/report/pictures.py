@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 import figures
 from analysis import store
 from analysis.plan.run_config import Identity
-from analysis.report.figure_files import DENSITY, LOSS_NAMES, SPECTRUM_NAME
+from analysis.report.figure_files import LOSS_NAMES, SPECTRUM_NAME
+from analysis.run.measurements import DENSITY
 from analysis.run.subject import LOSSES
 from figures.sharpness_accuracy import MEASURES
 from figures.style import PLAIN, drawing

@@ -29,23 +29,20 @@ class Column:
     Attributes:
         name: the quantity in words, with its unit, if it has one, behind the last comma.
         cell: (the runs of one method and noise rate) -> mean and standard deviation in words.
+        is_number: whether the cells are numbers, which stand at the right.
     """
 
     name: str
     cell: Callable[[pd.DataFrame], str]
+    is_number: bool = True
 
     @property
     def head(self) -> list[str]:
         """The name in lines of at most 12 letters."""
         return [line for part in self.name.split(", ") for line in textwrap.wrap(part, 12)]
 
-    @property
-    def is_number(self) -> bool:
-        """Whether the cells are numbers, which stand at the right."""
-        return self is not CHOSEN
 
-
-CHOSEN = Column("chosen settings", chosen)
+CHOSEN = Column("chosen settings", chosen, is_number=False)
 COLUMNS = (
     Column("accuracy, last epoch, %", lambda runs: spread(100 * runs["test_accuracy"], 1)),
     Column("wrong labels memorized, %", lambda runs: spread(100 * runs["memorized"], 0)),

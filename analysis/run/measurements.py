@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from analysis import bound
-from analysis.plan.errors import one_of
+from analysis.plan.errors import check_known
 from analysis.plan.seeds import derived_seed
 from analysis.run.subject import LOSSES, TRAINING_LOSSES, Subject
 from analysis.store import OF_SAMPLES
@@ -36,7 +36,7 @@ LOSSES_OF_PARTS = (*TRAINING_LOSSES, "observed_right", "observed_wrong")
 """The last two are losses of the rightly and of the wrongly labeled samples, if there are both."""
 DENSITY = "curvature/observed/spectral_density"
 SAMPLES = "samples/observed"
-NOISE = "gradient_noise/observed"
+GRADIENT_NOISE = "gradient_noise/observed"
 
 SAMPLE_PROBES = 8
 """Random signs for each sample's curvature in the input."""
@@ -142,7 +142,7 @@ def _critical(subject: Subject) -> Results:
 def _noise(subject: Subject) -> Results:
     observed = subject.objectives["observed"]
     pieces = min(NOISE_PIECES, observed.n_samples)
-    return {NOISE: gradient_noise(observed, pieces=pieces, seed=subject.seed)} if pieces > 1 else {}
+    return {GRADIENT_NOISE: gradient_noise(observed, pieces=pieces, seed=subject.seed)} if pieces > 1 else {}
 
 
 def _samples(subject: Subject) -> Results:
@@ -249,7 +249,7 @@ MEASURES = {
         Measure("flatness", _flatness, FLATNESS, ("samples", *OF_TRACE), version=2),
         Measure("parts", _parts, PARTS, ("samples", *OF_TRACE), version=3),
         Measure("critical", _critical, CRITICAL, ("samples",), version=3),
-        Measure("noise", _noise, (NOISE,), ("samples",), version=2),
+        Measure("noise", _noise, (GRADIENT_NOISE,), ("samples",), version=2),
         Measure("samples", _samples, (SAMPLES,), ("samples", "by_sample"), version=2),
         Measure(
             "density", _density, (DENSITY,), ("samples", *OF_SURFACES, "density_steps", "density_probes")
@@ -276,7 +276,7 @@ def measure(subject: Subject, names: Collection[str] | None = None) -> Results:
     """
     names = MEASURES.keys() if names is None else names
     for name in names:
-        one_of(name, MEASURES)
+        check_known(name, MEASURES, "names")
     results: Results = {}
     for name, measured in MEASURES.items():
         if name in names:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from analysis.objectives import objective_of
+from analysis.objectives import LABEL_WORDS, objective_of
 from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
 from analysis.run.subject import subset
@@ -21,8 +21,8 @@ MAX_PRODUCTS = 60
 Predictor = Callable[[], nn.Module]
 """() -> the network that predicts at this point of the training."""
 LANDSCAPE_METRICS = {
-    f"probe_{name}_{loss}": (unit, f"{words}, {labels} labels")
-    for loss, labels in (("observed", "observed"), ("clean", "true"))
+    f"probe_{name}_{loss}": (unit, f"{words}, {labels}")
+    for loss, labels in LABEL_WORDS.items()
     for name, unit, words in (
         (
             "top_eigenvalue",
@@ -71,9 +71,9 @@ def landscape_probe(
     layers = [name for name, parameter in trained.named_parameters() if parameter.requires_grad]
     measures = [measure_named(name, layers) for name in config.training.probe_measures]
     described = LANDSCAPE_METRICS | {
-        f"probe_{metric}_{loss}": (unit, f"{words}, {kind} labels")
+        f"probe_{metric}_{loss}": (unit, f"{words}, {labels_in_words}")
         for measure in measures
-        for loss, kind in (("observed", "observed"), ("clean", "true"))
+        for loss, labels_in_words in LABEL_WORDS.items()
         for metric, (unit, words) in measure.metrics.items()
     }
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from analysis.objectives import objective_of
+from analysis.objectives import LABEL_WORDS, objective_of
 from analysis.plan.run_config import RunConfig
 from analysis.plan.seeds import derived_seed
 from analysis.plan.study import MeasureSettings
@@ -19,7 +19,7 @@ from landscape import Objective, TopEigenvalues, filter_normalized_directions, t
 
 LOSSES = ("observed", "clean", "test")
 """The mean cross-entropy of training samples with observed labels, with true labels, and that of test samples."""
-TRAINING_LOSSES = ("observed", "clean")
+TRAINING_LOSSES = tuple(LABEL_WORDS)
 
 R = TypeVar("R")
 

@@ -99,9 +99,9 @@ def rank_association(
     these = Test(
         THESE,
         float(by_cell.mean()),
-        low,
-        high,
-        p_value,
+        low=low,
+        high=high,
+        p_value=p_value,
         method=f"{'exact ' if count <= EXACT_UP_TO else ''}permutation test of families",
         units=count,
         counted="families",
@@ -112,7 +112,7 @@ def rank_association(
     units = _unit_of_cell(runs["cell"], data_sets, draws)
     of_data_sets = means_of(by_cell, np.array([units[str(name)] for name in table.index]))
     parts = tuple(
-        Part(str(name), float(number), np.nan, np.nan, count)
+        Part(str(name), float(number), low=np.nan, high=np.nan, samples=count)
         for name, number in zip(table.index, by_cell, strict=True)
     )
     return Finding(

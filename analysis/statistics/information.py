@@ -30,8 +30,6 @@ def conditional_information(
     x: ArrayLike,
     y: ArrayLike,
     hyperparameters: pd.DataFrame,
-    *,
-    seed: int = 0,
 ) -> Finding:
     """How much the order of two methods in x tells about their order in y, with hyper-parameters held fixed.
 
@@ -56,7 +54,6 @@ def conditional_information(
         x: the measure of each run.
         y: the outcome of each run.
         hyperparameters: one row for each run, one column for each hyper-parameter, of comparable values.
-        seed: seed of the permutations.
     """
     runs = pd.DataFrame({"cell": np.asarray(cells).astype(str), "method": methods, "x": x, "y": y})
     codes = {option: pd.factorize(column, sort=True)[0] for option, column in hyperparameters.items()}
@@ -78,7 +75,7 @@ def conditional_information(
         return nothing_found("hyper-parameters leave nothing to tell", means.count, "methods", means.lost)
 
     everyone = np.arange(means.count)
-    orders = np.random.default_rng(seed).permuted(np.tile(everyone, (PERMUTATIONS, 1)), axis=1)
+    orders = np.random.default_rng(0).permuted(np.tile(everyone, (PERMUTATIONS, 1)), axis=1)
     found = np.array([information_share(condition.pairs, rises, outcome) for condition in conditions])
     random = np.hstack(
         [
@@ -97,9 +94,9 @@ def conditional_information(
     these = Test(
         THESE,
         estimate,
-        float(estimate - spread[0]),
-        float(estimate - spread[1]),
-        float(p_values.max()),
+        low=float(estimate - spread[0]),
+        high=float(estimate - spread[1]),
+        p_value=float(p_values.max()),
         method=f"permutation test of methods, least given {' and '.join(least.names) or 'nothing'}",
         units=means.count,
         counted="methods",

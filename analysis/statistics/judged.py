@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.statistics.cells import Cells
 from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Region, Test
@@ -17,6 +18,7 @@ from analysis.statistics.without_spread import Signs, opposite_signs_p
 def judged_by_cells(
     cells: Cells,
     weights: Values,
+    belongs: NDArray[np.bool_],
     names: list[str],
     *,
     shared: Shared,
@@ -25,7 +27,6 @@ def judged_by_cells(
     counted: str = "pairs",
     null: Region = (0.0, 0.0),
     margin: float = np.nan,
-    lost: int = 0,
 ) -> Finding:
     """The mean over places of weighted sums of cell means: answers to both questions, each place, and reversal.
 
@@ -33,6 +34,8 @@ def judged_by_cells(
         cells: the cells.
         weights: float64 (places, cells), the weights of the cell means in the number of each place. The identity if the
             places are the cells. The cells of a place are of one data set.
+        belongs: bool (places, cells), whether a cell is of a place. The weights cannot say it: that of the middle level
+            of a slope is 0.
         names: names of the places.
         shared: the values of the cells, the draws that they share, and their data sets.
         means: whether the places are the cells, so that a sign test is possible where the values have no spread.
@@ -40,7 +43,6 @@ def judged_by_cells(
         counted: word for the values within the cells.
         null: values that the null hypothesis allows.
         margin: the smallest number that matters.
-        lost: number of values that could not enter.
     """
     numbers = weights @ cells.means
     behind, shares = independent(cells, weights.mean(0), shared)
@@ -53,21 +55,20 @@ def judged_by_cells(
         reversal = opposite_signs_p(numbers, cells.counts, signs.rounding) if means else np.nan
     else:
         reversal = (dependent_reversal_p if shared.is_any else reversal_p)(numbers, errors, cells.freedom)
-    samples = (weights != 0) @ cells.counts
+    samples = belongs @ cells.counts
     parts = [
         Part(name, float(number), *student_interval(float(number), float(error), cells.freedom), int(count))
         for name, number, error, count in zip(names, numbers, errors, samples, strict=True)
     ]
-    of_data_sets = means_of(numbers, shared.units[(weights != 0).argmax(1)])
+    of_data_sets = means_of(numbers, shared.units[belongs.argmax(1)])
     return Finding(
         these,
         over_data_sets(of_data_sets, null=null, margin=margin),
-        len(numbers),
-        place,
-        tuple(parts) if len(parts) > 1 else (),
-        reversal,
-        lost,
-        len(of_data_sets),
+        places=len(numbers),
+        place=place,
+        parts=tuple(parts) if len(parts) > 1 else (),
+        reversal_p=reversal,
+        data_sets=len(of_data_sets),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -49,16 +51,17 @@ def paired_effect(
 
     def judged(kept: Kept) -> Finding:
         places, cell = np.unique(where[kept], return_inverse=True)
-        return judged_by_cells(
+        found = judged_by_cells(
             cells_at(cell, values[kept]),
             np.eye(len(places)),
+            np.eye(len(places), dtype=bool),
             names[places].tolist(),
             shared=shared_by(cell, values[kept], codes_of_data[kept], codes_of_draws[kept]),
             means=True,
             counted=counted,
             null=null,
             margin=margin,
-            lost=lost,
         )
+        return replace(found, lost=lost)
 
     return about_repeated_cells(judged, where, codes_of_draws, names.tolist())

@@ -19,7 +19,7 @@ Values = NDArray[np.float64]
 
 def orders_of(count: int, seed: int) -> Indices:
     """Orders of `count` units, int64 (orders, count), read-only. The first is the identity."""
-    return _orders_of((count,), seed, PERMUTATIONS)
+    return orders_within((count,), seed)
 
 
 def orders_within(groups: tuple[int, ...], seed: int) -> Indices:
@@ -29,11 +29,12 @@ def orders_within(groups: tuple[int, ...], seed: int) -> Indices:
         groups: the number of units in each group. Units of one group follow each other.
         seed: seed of the orders, where they are drawn.
     """
-    return _orders_of(groups, seed, PERMUTATIONS)
+    # an argument, so that the cache follows the constant where tests ask for fewer
+    return _orders_within(groups, seed, PERMUTATIONS)
 
 
 @lru_cache(maxsize=16)
-def _orders_of(groups: tuple[int, ...], seed: int, permutations: int) -> Indices:
+def _orders_within(groups: tuple[int, ...], seed: int, permutations: int) -> Indices:
     units = np.split(np.arange(sum(groups)), np.cumsum(groups)[:-1])
     if math.prod(map(math.factorial, groups)) <= math.factorial(EXACT_UP_TO):
         of_groups = itertools.product(*map(itertools.permutations, units))

@@ -52,9 +52,9 @@ def failing_share(draws: ArrayLike, cells: ArrayLike, fails: ArrayLike, *, allow
     these = Test(
         THESE,
         float(shares.mean()),
-        low,
-        high,
-        min(1.0, 2 * min(above, below)),
+        low=low,
+        high=high,
+        p_value=min(1.0, 2 * min(above, below)),
         method="exact binomial test of draws",
         units=count,
         counted="draws",

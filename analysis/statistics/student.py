@@ -70,15 +70,15 @@ def student(
     return Test(
         estimand,
         estimate,
-        low,
-        high,
-        min(1.0, p_value),
-        min(1.0, equivalence) if math.isfinite(margin) else math.nan,
-        method,
-        units,
-        counted,
-        error,
-        freedom,
+        low=low,
+        high=high,
+        p_value=min(1.0, p_value),
+        equivalence_p=min(1.0, equivalence) if math.isfinite(margin) else math.nan,
+        method=method,
+        units=units,
+        counted=counted,
+        standard_error=error,
+        freedom=freedom,
     )
 
 

@@ -105,6 +105,7 @@ def _slopes(
     found = judged_by_cells(
         cells,
         weights,
+        belongs,
         names[kept].tolist(),
         shared=shared,
         means=False,

@@ -32,9 +32,10 @@ from analysis.store.files import (
     write_text,
 )
 from analysis.store.row import Record, read_record
-from analysis.store.run_file import SCHEMA_VERSION, read_config, versions
+from analysis.store.run_file import SCHEMA_VERSION, read_config
 from analysis.store.safe_hdf5 import is_sealed
 from landscape.results.files import NOT_SUPPORTED, flush, temporary_name
+from landscape.results.versions import versions
 from ncsam.seal import sealed
 
 TABLES = ("training", "noise", "measure")

@@ -40,7 +40,7 @@ PARTS = (
     "functional_smallest",
 )
 """Fields of the decomposed curvature that enter the table."""
-NOISE = {
+GRADIENT_NOISE = {
     "gradient_norm": ("gradient_noise/observed", "gradient_norm"),
     "gradient_noise": ("gradient_noise/observed", "value"),
     "gradient_noise_error": ("gradient_noise/observed", "standard_error"),
@@ -136,7 +136,7 @@ def _numbers_of(file: h5py.File, stored: StoredRun) -> dict[str, Any]:
         row.update(_measured_scalars(file, loss))
     for group in ("right", "wrong"):
         row.update(_scalars(file, _fields_of_parts(f"observed_{group}"), group))
-    row.update(_scalars(file, NOISE, "observed"))
+    row.update(_scalars(file, GRADIENT_NOISE, "observed"))
     row.update(edge_columns(stored, row))
     row.update(sample_columns(file))
     row.update(weight_columns(file))

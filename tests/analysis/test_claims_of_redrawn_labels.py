@@ -14,7 +14,7 @@ from analysis.claims.effect import (
     INCONCLUSIVE,
     SUPPORTED_HERE,
 )
-from analysis.claims.variants import REDRAWN
+from analysis.plan.run_config import REDRAWN
 from tests.analysis.synthetic_study import judged, table, verdict
 
 UNIFORM = {"draw": "uniform", "labels": "uniform"}

@@ -17,7 +17,7 @@ from analysis.engine import Resources
 from analysis.engine.measured_again import measure_study
 from analysis.plan import final_runs, read_study
 from analysis.report import figure_files
-from analysis.run.measurements import MEASURES
+from analysis.run.measurements import MEASURES, measure
 from tests.analysis.small_study import STUDIES, assert_same_results, contents
 from tests.analysis.test_kills import before_the_rename
 from tests.analysis.test_trust import SCHEMA_1
@@ -383,6 +383,11 @@ def test_what_cannot_be_measured_is_said_in_one_line(out, tmp_path, capsys, opti
     assert error.startswith("ncsam: error: ")
     assert says in error
     assert error.count("\n") == 1
+
+
+def test_an_unknown_measure_is_told_by_its_field():
+    with pytest.raises(ValueError, match="^names: unknown 'sharpnes'; known: bound"):
+        measure(None, ["sharpnes"])
 
 
 def test_runs_of_the_study_have_the_fingerprint_of_the_new_settings(otherwise, tmp_path):

@@ -202,6 +202,14 @@ def test_slopes_of_further_series_are_the_only_evidence_of_data_like_these():
     assert found.like_these.p_value == pytest.approx(scipy.stats.ttest_1samp(slopes, 0).pvalue)
 
 
+@pytest.mark.parametrize("rates", [(0.25, 0.5, 0.75), (0.2, 0.3, 0.4), (0.0, 0.2, 0.4)])
+def test_a_slope_counts_the_runs_at_all_rates(rates):
+    """The weight of the middle rate is 0, or rounding."""
+    values = np.random.default_rng(3).normal(size=24)
+    found = trend(np.repeat(["a", "b"], 12), np.tile(np.repeat(rates, 4), 2), values)
+    assert [part.samples for part in found.parts] == [12, 12]
+
+
 def test_a_difference_between_data_sets_is_no_trend_within_them():
     levels = np.tile([0.2, 0.4, 0.6], 4)
     data_set = np.repeat(["a", "b"], 6)

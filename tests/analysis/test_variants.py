@@ -1,7 +1,7 @@
 """Which runs belong to a method, and which of several methods enters a claim."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -127,6 +127,28 @@ def test_methods_that_differ_in_tuned_values_only_are_kin():
 def test_a_larger_radius_is_told_by_its_size():
     assert set(select(table(), LARGER_SAM)["method"]) == {"SAM, rho 0.5"}
     assert select(table().query("method != 'SAM, rho 0.5'"), LARGER_SAM).empty
+
+
+@pytest.mark.parametrize("special", [{"loss": "gce"}, {"changed": ("training.weight_decay",)}])
+def test_a_larger_radius_is_larger_than_that_of_the_method_with_the_same_loss_and_training(special):
+    rows = [  # plain SAM has a smaller radius than any of the method
+        ("SAM", 0.05, 3, {}),
+        ("chosen", 0.2, 3, special),
+        ("smaller", 0.1, 1, special),
+        ("larger", 0.5, 1, special),
+    ]
+    sam = table(seeds=1).query("method == 'SAM'")
+    runs = [
+        sam.assign(
+            method=label,
+            hyperparameters=json.dumps({"rho": rho}),
+            candidates=candidates,
+            loss=of.get("loss", "cross-entropy"),
+            changed=json.dumps(of.get("changed", ())),
+        )
+        for label, rho, candidates, of in rows
+    ]
+    assert set(select(pd.concat(runs), replace(LARGER_SAM, **special))["method"]) == {"larger"}
 
 
 def test_sam_with_perturbations_as_long_is_told_by_their_recorded_norm_noise_by_noise():

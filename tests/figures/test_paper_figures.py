@@ -104,6 +104,14 @@ def test_all_text_has_the_font_and_the_caption_is_left_out_on_request(name):
             assert text.get_fontsize() <= 1.2 * 7 + 1e-9, text
 
 
+def test_a_panel_with_a_number_of_at_most_0_is_not_logarithmic_and_its_lines_are_arithmetic_means():
+    with_zero = runs().assign(trace_clean=1.0, series="SGD").iloc[:2].assign(noise_rate=0.4)
+    with_zero["trace_clean"] = [0.0, 3.0]
+    (ax,) = figures.against_noise_rate(with_zero, [figures.Panel("trace_clean", "trace")], about="").axes
+    assert ax.get_yscale() == "linear"
+    assert list(ax.lines[0].get_ydata()) == [1.5]
+
+
 def test_a_training_is_one_line_from_high_to_low_loss():
     figure = figures.against_training_loss(looks_at_trainings(), "value", about="digits")
     (ax,) = figure.axes
