@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from landscape.matrices import faster_way
+from landscape.matrices import faster_way, products
 
 torch.set_num_threads(1)
 
@@ -20,6 +20,12 @@ def seeded() -> None:
     """Layers that a test makes start alike, and no way to products is known, whichever tests ran before it."""
     torch.manual_seed(0)
     faster_way._TRACED_IS_FASTER.clear()
+
+
+@pytest.fixture
+def direct_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is traced but where a test asks for it: for small networks that takes longer than all their products."""
+    monkeypatch.setattr(products, "pays", lambda *_, **__: False)
 
 
 def build(name: str) -> tuple[nn.Module, Tensor, Tensor]:

@@ -109,10 +109,16 @@ def test_files_and_functions_are_short_and_take_few_parameters(folder, pytestcon
     assert too_many == set(REASONS_FOR_MORE_PARAMETERS.get(folder, {}))
 
 
-def test_who_judges_and_who_works_loads_no_matplotlib():
-    modules = ("analysis.claims", "analysis.engine.processes", "analysis.engine.work", "analysis.run")
+def test_who_works_loads_no_pandas_and_who_reads_claims_no_matplotlib():
+    unloaded = {
+        "analysis.engine.processes": {"pandas", "matplotlib", "scipy.stats"},
+        "analysis.engine.work": {"pandas", "matplotlib", "scipy.stats"},
+        "analysis.run": {"pandas", "matplotlib", "scipy.stats"},
+        "analysis.claims": {"matplotlib", "scipy.stats"},
+    }
     code = "".join(
-        f"import sys, {module}; assert 'matplotlib' not in sys.modules, {module!r}\n" for module in modules
+        f"import sys, {module}; assert not {slow!r} & set(sys.modules), {module!r}\n"
+        for module, slow in unloaded.items()
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

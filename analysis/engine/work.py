@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analysis import store
 from analysis.engine.jobs import Engine, run_jobs
@@ -17,6 +15,9 @@ from analysis.engine.progress import RunsProgress
 from analysis.plan import Run
 from analysis.plan.data import check_label_files, data_digest, load_data
 from ncsam import Dataset
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Task = tuple[str, Callable[..., store.Record]]
 """(path of a run's file, function that writes the file). The function takes `report(doing, done, total)`."""

@@ -17,6 +17,9 @@ from ncsam.methods import METHOD_REGISTRY
 from ncsam.models import check_model_options
 from ncsam.options import Registry, check_names, quoted
 
+FIT_ANY_TRAINING = ("constant", "cosine")
+"""Schedules whose defaults fit any number of epochs."""
+
 
 def check_model(name: str, options: dict[str, Any], field: str = "model") -> None:
     """Raises ValueError unless each option has the type of its default and a plausible size."""
@@ -112,6 +115,9 @@ def check_loss(field: str, loss: LossSettings, candidates: Iterable[dict[str, An
 
 def check_schedule(name: str, options: dict[str, Any], epochs: int) -> None:
     """Raises ValueError unless the options make a schedule for a training of `epochs` epochs."""
+    # with a process's first optimizer torch loads its compiler, which takes seconds
+    if name in FIT_ANY_TRAINING and not options:
+        return
     with _within("training.schedule"):
         build_schedule(name, torch.optim.SGD([torch.zeros(1, device="cpu")]), epochs=epochs, **options)
 

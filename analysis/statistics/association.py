@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 from numpy.typing import ArrayLike
 
 from analysis.statistics.finding import LIKE_THESE, THESE, Finding, Part, Test, nothing_found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.stats
+import scipy
 
 from analysis.statistics.resampling import Indices, Values, orders_within
 

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import scipy.stats
-from scipy.optimize import brentq
+import scipy
 
 from analysis.statistics.finding import Test
 
@@ -86,7 +85,7 @@ def _fewest_units(test: Test, surplus: Callable[[float, float], float]) -> float
     fewest = spent + 1
     if of_units(fewest) >= 0:
         return math.ceil(fewest)
-    return math.ceil(brentq(of_units, fewest, MOST) - 1e-6) if of_units(MOST) > 0 else math.inf
+    return math.ceil(scipy.optimize.brentq(of_units, fewest, MOST) - 1e-6) if of_units(MOST) > 0 else math.inf
 
 
 def _power_of_equivalence(margin: float, freedom: float, level: float) -> float:
@@ -113,7 +112,7 @@ def _noncentrality(freedom: float, level: float) -> float:
     if freedom > 500 or critical > 100:
         return critical + float(scipy.stats.norm.ppf(POWER)) * (1 + critical**2 / (2 * freedom)) ** 0.5
     return float(
-        brentq(
+        scipy.optimize.brentq(
             lambda shift: float(scipy.stats.nct.sf(critical, freedom, shift)) - POWER, 0.0, 4 * critical + 10
         )
     )

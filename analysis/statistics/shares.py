@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 from numpy.typing import ArrayLike
 
 from analysis.statistics.finding import THESE, Finding, Test, no_population, nothing_found

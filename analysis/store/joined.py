@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from analysis.plan.run_config import first_difference
 from analysis.plan.study import MeasureSettings, NoiseSettings, TrainingSettings
@@ -16,6 +14,9 @@ from analysis.store.run_file import read_config
 from analysis.store.table import read_table, run_files
 from landscape.results.wording import percent
 from ncsam.options import quoted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEASURING = ("alignment_batches", "probe_epochs", "probe_samples", "probe_measures")
 """Keys of a study's training that do not change the trained weights."""
@@ -57,6 +58,8 @@ def read_tables(roots: Sequence[Path]) -> pd.DataFrame:
             seed, between which a claim could not distinguish. Or they train or measure differently on the same data and
             noise, so that a claim must not compare their methods. Or they had different data of one name.
     """
+    import pandas as pd  # a worker writes files without pandas, which loads slowly
+
     # studies are numbered, because words of pandas are UTF-8 and the name of a folder need not be
     tables = [read_table(root).assign(study=number) for number, root in enumerate(roots)]
     joined = pd.concat(tables, ignore_index=True)

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import pandas as pd
 import torch
 from pydantic import ValidationError
 from torch import nn
@@ -32,6 +31,9 @@ from ncsam.history import History
 from ncsam.label_noise import NoisyLabels
 from ncsam.seal import without_seal
 from ncsam.training import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 2
 """1: version 0.1.0, without a checksum and without later settings. 2: sealed, with all settings."""
@@ -220,6 +222,8 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
 
 def read_history(path: Path) -> pd.DataFrame:
     """The history of a run, one row for each epoch, with the run's identity in the first columns."""
+    import pandas as pd  # a worker writes files without pandas, which loads slowly
+
     with opened(path) as file, faults_named(path):
         return pd.DataFrame({**config_of(file).config.identity._asdict(), **metrics_of(file)})
 

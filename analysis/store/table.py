@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
-import pandas as pd
 
 import landscape
 from analysis.plan.grid import Run, final_runs
@@ -23,6 +22,9 @@ from analysis.store.row import COLUMNS, TEXTS, Record, check_settings, read_reco
 from analysis.store.run_file import config_of, opened, read_history
 from analysis.store.safe_hdf5 import check_trusted, checksum_of, is_sealed
 from analysis.store.sealed_file import sealed_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ def write_index(root: Path, runs: list[Run], records: dict[str, Record]) -> pd.D
 
 
 def _index_of(root: Path, runs: list[Run], records: dict[str, Record], files: str) -> Index:
+    import pandas as pd  # a worker writes files without pandas, which loads slowly
+
     finished = [run.path for run in runs if run.path in records]
     table = pd.DataFrame([records[path].row for path in finished])
     return Index(table, finished, _fingerprint_of(root, finished), files)
@@ -107,6 +111,8 @@ def read_index(root: Path) -> Index:
 
 def _believed(path: Path) -> Index:
     """The content of an index that is sealed, leads nowhere else, and has all columns as they are computed now."""
+    import pandas as pd  # a worker writes files without pandas, which loads slowly
+
     if path.is_symlink() or not path.is_file():
         raise BrokenFileError(f"file: {path} is not a regular file")
     if not is_sealed(path):
@@ -234,6 +240,8 @@ def _fingerprint_of(root: Path, paths: Sequence[str]) -> str:
 
 def read_histories(root: str | Path) -> pd.DataFrame:
     """The histories of all final runs, one row for each epoch."""
+    import pandas as pd  # a worker writes files without pandas, which loads slowly
+
     return pd.concat([read_history(path) for path in run_files(Path(root))], ignore_index=True)
 
 

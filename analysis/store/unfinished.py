@@ -10,9 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from analysis.plan.grid import Run, final_runs, selection_runs
 from analysis.plan.reading import read_study
@@ -20,6 +18,9 @@ from analysis.plan.study import Study
 from analysis.store.failures import failure_path, read_failure
 from analysis.store.files import StoreError
 from analysis.store.table import read_index, run_paths
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OF_METHOD = (
     *("method_name", "loss", "label_smoothing", "mixup", "candidates", "hyperparameters", "tuned", "changed"),
@@ -102,6 +103,8 @@ def with_failed(table: pd.DataFrame, studies: Sequence[Unfinished]) -> pd.DataFr
         table: the table of the studies' finished runs, with the column `study`: the position in `studies`.
         studies: the runs of each study that have no row.
     """
+    import pandas as pd  # a worker writes files without pandas, which loads slowly
+
     rows = [
         _row(run, table[table["study"] == number], number)
         for number, state in enumerate(studies)

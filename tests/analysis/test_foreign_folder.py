@@ -139,6 +139,8 @@ def test_a_disk_that_fails_while_flushing_is_an_error(tmp_path, monkeypatch):
 
 
 def test_verdicts_are_written_whole_or_not_at_all(out, monkeypatch, capsys):
+    # which claims are judged does not matter here
+    (out / "study.toml").write_text(f'claims = ["L1"]\n{(out / "study.toml").read_text()}')
     assert cli.main(["claims", str(out)]) == 0
     before = (out / "claims.json").read_text()
     real = files.os.fsync

@@ -86,10 +86,10 @@ def test_what_another_study_did_not_measure_is_not_lost_but_named():
     )
     both = pd.concat([runs, without[without["method"].isin(["SGD", "SAM", "NCSAM"])]])
     names = ("M1", "M2", "M3", "M4", "T1", "A1")
+    alone = judged(runs, *names)
     for name, judgement in judged(both, *names).items():
-        alone = judged(runs, *names)[name]
         assert judgement.verdict == (VACUOUS if name == "T1" else SUPPORTED_HERE)
-        for found, expected in zip(judgement.effects, alone.effects, strict=True):
+        for found, expected in zip(judgement.effects, alone[name].effects, strict=True):
             np.testing.assert_equal(asdict(replace(found, coverage=expected.coverage)), asdict(expected))
             lacks = name != "A1"
             assert ("d, symmetric: not measured by this study" in found.missing) == lacks

@@ -5,8 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -53,20 +51,15 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize("victim", ["parent", "worker"])
 def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(undisturbed, tmp_path, victim):
     again = tmp_path / "killed"
-    code = (
-        "import sys, pathlib\n"
-        "from tests.analysis.tiny_study import LONG_TRAINING, run_tiny\n"
-        "folder, out = map(pathlib.Path, sys.argv[1:])\n"
-        "run_tiny(folder, out, LONG_TRAINING, engine='processes')\n"
+    # a copy of this process, which has imported all
+    process = multiprocessing.get_context("fork").Process(
+        target=run_tiny, args=(tmp_path, again, LONG_TRAINING, "processes")
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path), str(again)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    process.start()
     deadline = time.monotonic() + 120
     while not list(again.rglob("runs/**/*.ckpt")):
         assert time.monotonic() < deadline
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.01)
     workers = [
         int(entry.name)
@@ -76,13 +69,14 @@ def test_a_kill_in_mid_run_and_a_resume_end_with_the_same_weights(undisturbed, t
     assert workers
     os.kill(process.pid if victim == "parent" else workers[0], signal.SIGKILL)
     if victim == "parent":
-        process.wait(timeout=120)
+        process.join(timeout=120)
         while any(Path(f"/proc/{pid}").exists() for pid in workers):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         run_tiny(tmp_path, again, LONG_TRAINING)
     else:
-        assert process.wait(timeout=120) == 0
+        process.join(timeout=120)
+        assert process.exitcode == 0
     for file in store.run_files(undisturbed):
         assert_same_results(file, again / file.relative_to(undisturbed))
 

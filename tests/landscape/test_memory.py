@@ -37,7 +37,7 @@ from landscape import (
 )
 
 IN_A_PROCESS_OF_ITS_OWN = """
-import ctypes, gc, json, torch
+import ctypes, gc, json, sys, torch
 from torch import nn
 from landscape import Objective, filter_normalized_directions, sharpness, top_eigenvalues
 
@@ -60,6 +60,7 @@ def network(layers, width):
     return nn.Sequential(nn.Linear(8, width), *hidden, nn.Linear(width, 3))
 
 torch.set_num_threads(1)
+most = json.loads(sys.argv[1])
 measures = {
     "directions": lambda objective: filter_normalized_directions(objective, 2),
     "gradient": lambda objective: objective.gradient(),
@@ -81,17 +82,21 @@ def peak_of(measure):
 peaks = {}
 for name, measure in measures.items():
     measure(objective(network(1, 8)))
+    peaks[name] = peak_of(measure)
     # of a search, glibc keeps up to a size of freed blocks in some runs, and none in others
-    peaks[name] = min(peak_of(measure) for _ in range(2 if name == "sharpness" else 1))
+    if name == "sharpness" and peaks[name] > most[name]:
+        peaks[name] = min(peaks[name], peak_of(measure))
 print(json.dumps(peaks))
 """
+MOST = {"directions": 4, "gradient": 4.5, "eigenvalue": 8, "sharpness": 7}
+"""Most copies of the weights that a measure may hold."""
 
 
 @pytest.fixture(scope="module")
 def peaks(pytestconfig):
     """Peak memory beside the caller's model, in model sizes."""
     done = subprocess.run(
-        [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN],
+        [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN, json.dumps(MOST)],
         cwd=pytestconfig.rootpath,
         # without this, glibc keeps some freed blocks
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "200000"},
@@ -106,11 +111,9 @@ def peaks(pytestconfig):
 @pytest.mark.skipif(
     not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel keeps no peak to reset"
 )
-@pytest.mark.parametrize(
-    ("what", "most"), [("directions", 4), ("gradient", 4.5), ("eigenvalue", 8), ("sharpness", 7)]
-)
-def test_copies_of_the_weights_that_are_held(what, most, peaks):
-    assert peaks[what] <= most
+@pytest.mark.parametrize("what", MOST)
+def test_copies_of_the_weights_that_are_held(what, peaks):
+    assert peaks[what] <= MOST[what]
 
 
 def objective(budget, dtype=torch.float32, loss=nn.CrossEntropyLoss):

@@ -23,6 +23,8 @@ from landscape.curvature.random_part import random_part
 from landscape.seeds import generator_for, normal_like
 from ncsam import corrupt_labels
 
+pytestmark = pytest.mark.usefixtures("direct_products")
+
 SAMPLES, RATE = 1_500, 0.4
 SEEDS = range(4)
 

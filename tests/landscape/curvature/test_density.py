@@ -8,6 +8,8 @@ from landscape import Objective, spectral_density, spectral_measure, top_eigenva
 from tests.conftest import build, dense_hessian
 from tests.landscape.dense import hessian_of
 
+pytestmark = pytest.mark.usefixtures("direct_products")
+
 cross_entropy = nn.CrossEntropyLoss()
 
 

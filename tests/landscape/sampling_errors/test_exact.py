@@ -14,6 +14,8 @@ from landscape.loss.matrices_by_name import matrix_named
 from landscape.seeds import generator_for
 from tests.conftest import build, dense_hessian
 
+pytestmark = pytest.mark.usefixtures("direct_products")
+
 cross_entropy = nn.CrossEntropyLoss()
 SAMPLES = 37
 

@@ -7,6 +7,8 @@ from torch import nn
 
 from landscape import Objective, enough_samples, sampling_error, top_eigenvalues
 
+pytestmark = pytest.mark.usefixtures("direct_products")
+
 DRAWS = 20
 SPECTRA = {
     "equal": torch.full((8,), 2.0, dtype=torch.float64),
