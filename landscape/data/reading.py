@@ -90,6 +90,8 @@ class Source:
             if batch is END:
                 return
             yield self.as_pair(batch)
+            # not held while the next one is read
+            del batch
 
     @contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
@@ -227,6 +229,7 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int, with_others: bool 
                 for each in batches:
                     stream.note(each)
                 batches = []
+            del pair
     repeats.warn()
     if not stream.samples:
         warn_of_augmentation(source.data)
