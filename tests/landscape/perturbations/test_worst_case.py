@@ -374,7 +374,7 @@ def test_bad_arguments_are_named(options, field):
 @pytest.mark.parametrize(
     ("measure", "field"),
     [
-        (lambda o: sharpness(o, rho=1e20), r"rho: 1e\+20 is .* 1.2e\+18"),
+        (lambda o: sharpness(o, rho=1e20), "rho"),
         (lambda o: sharpness(o, rho=1e39, norm="linf"), "rho"),
         (lambda o: average_sharpness(o, sigma=1e39), "sigma"),
         (lambda o: sharpness_profile(o, sizes={"worst, ball": 1e20}), "sizes"),
