@@ -258,11 +258,10 @@ def search(
                 result = result.after(_with_next(result, climb, waiting, steps), away=next_one)
                 continue
             near = result.highest.offset if turn == "near" else None
-            ascent = climb(
-                partial(_random_start, objective.theta, neighborhood, near, generator), steps=steps
-            )
-            result = result.after(result.joined(ascent), away=len(result.ascents) if near is None else None)
-            del ascent, near
+            away = len(result.ascents) if near is None else None
+            start = partial(_random_start, objective.theta, neighborhood, near, generator)
+            result = result.after(result.joined(climb(start, steps=steps)), away=away)
+            del start, near
     return result
 
 
