@@ -19,10 +19,10 @@ from landscape.curvature.flatness import RelativeFlatness, relative_flatness
 from landscape.curvature.gradient_noise import GradientNoise, gradient_noise
 from landscape.curvature.parts import CurvatureParts, curvature_parts, curvature_parts_by_labels
 from landscape.curvature.traces import LayerTraces, TraceEstimate, layer_traces, trace
+from landscape.data.allocator import tune_allocator
 from landscape.loss.loss_and_accuracy import Evaluation
 from landscape.loss.objective import Objective
 from landscape.matrices import EmpiricalFisher, FunctionalHessian, GaussNewton, Hessian
-from landscape.model.allocator import tune_allocator
 from landscape.perturbations.average import AverageSharpness, average_sharpness
 from landscape.perturbations.critical_sharpness import CriticalSharpness, critical_sharpness
 from landscape.perturbations.pac_bayes import NoiseTolerance, pac_bayes_sigma

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from torch import Tensor
 
@@ -22,7 +24,7 @@ def check_that_it_is_a_batch(batch: object) -> None:
         isinstance(batch, tuple | list) and any(isinstance(part, np.ndarray) for part in batch)
     ):
         raise ValueError("data: holds NumPy arrays; make tensors of them by torch.from_numpy")
-    _check_that_none_is_another_array(batch)
+    check_that_none_is_another_array(batch)
     if isinstance(batch, Tensor):
         raise ValueError(
             "data: a batch is a Tensor, not inputs and targets (each part of a list is a batch: give inputs and "
@@ -45,14 +47,24 @@ def check_that_it_is_a_batch(batch: object) -> None:
         )
 
 
-def _check_that_none_is_another_array(batch: object) -> None:
+def check_that_none_is_another_array(data: object) -> None:
     """Refuses arrays of other packages, such as those of a file that are read when they are cut.
 
+    Args:
+        data: a batch, or all data: arrays give NumPy arrays where they are taken for an iterable of batches.
+
     Raises:
-        ValueError: the batch is one, or holds one.
+        ValueError: the data are one, or hold one.
     """
-    for part in batch if isinstance(batch, tuple | list) else (batch,):
-        if not isinstance(part, Tensor) and hasattr(part, "shape") and hasattr(part, "__array__"):
+    parts = (
+        data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple | list) else (data,)
+    )
+    for part in parts:
+        if (
+            not isinstance(part, Tensor | np.ndarray)
+            and hasattr(part, "shape")
+            and hasattr(part, "__array__")
+        ):
             kind = f"{type(part).__module__.partition('.')[0]}.{type(part).__name__}"
             raise ValueError(
                 f"data: holds an array of type {kind}; torch.from_numpy(numpy.asarray(x)) reads it whole, and a "

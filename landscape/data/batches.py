@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
+from landscape.data.allocator import give_back_freed_memory
 from landscape.data.complex_numbers import as_real, in_dtype
 from landscape.data.tensor_copies import TensorsCopiedBy
 
@@ -138,6 +139,34 @@ def joined(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     return tree_map(lambda *leaves: torch.cat(leaves), *batches)
+
+
+TIMES_GIVEN_BACK = 16
+"""While batches are joined, glibc is told this many times to give back their memory."""
+
+
+def joined_and_freed(batches: list[Batch]) -> Batch:
+    """The same, where each batch is freed as soon as it is copied, so that the samples are not held twice.
+
+    Args:
+        batches: at least one; the list is empty afterward.
+    """
+    if len(batches) == 1:
+        return batches.pop()
+    samples = end = sum(samples_in(batch) or 0 for batch in batches)
+    whole = tree_map(lambda leaf: leaf.new_empty((samples, *leaf.shape[1:])), batches[0])
+    largest = max(tree_leaves(whole), key=lambda leaf: leaf.nbytes)
+    given_back = end
+    while batches:
+        batch = batches.pop()
+        start = end - (samples_in(batch) or 0)
+        tree_map(lambda part, leaf: part.copy_(leaf), rows_of(whole, slice(start, end)), batch)
+        end = start
+        if given_back - end > samples / TIMES_GIVEN_BACK:
+            del batch
+            give_back_freed_memory(largest)
+            given_back = end
+    return whole
 
 
 def digest_of(batch: Batch) -> int:

@@ -1,14 +1,18 @@
-"""Notices data that torch changed in place after an Objective was made of them."""
+"""Notices data that were changed in place after an Objective was made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from landscape.data.batches import tensors_in
 from landscape.data.counts import Pair
+
+LOOKED_AT = 4096
+"""Entries of a tensor that are looked at where torch counts no changes of its memory."""
 
 
 class ChangedDataError(ValueError):
@@ -16,7 +20,9 @@ class ChangedDataError(ValueError):
 
 
 class Unchanged:
-    """Data that are held by reference, and must stay as they are. They are recognized without reading them.
+    """Data that are held by reference, and must stay as they are. They are recognized without reading them whole.
+
+    Torch counts its own changes. Those of NumPy, in memory that it shares, are seen by `LOOKED_AT` entries.
 
     Args:
         parts: pairs of inputs and targets, as they are stored.
@@ -24,15 +30,18 @@ class Unchanged:
 
     def __init__(self, parts: Sequence[Pair]) -> None:
         self._tensors = tensors_in(list(parts))
-        self._changes = self._changes_now()
+        self._begin()
 
     def check(self) -> None:
-        """Checks that torch has changed none of the data, or of the tensors that share memory with them.
+        """Checks that none of the data were changed, or of the tensors that share memory with them.
 
         Raises:
             ChangedDataError: it has.
         """
-        if self._changes_now() != self._changes:
+        if self._changes_now() != self._changes or not all(
+            torch.equal(now, before)
+            for now, before in zip(map(_entries, self._foreign), self._entries, strict=True)
+        ):
             raise ChangedDataError(
                 "data: were changed in place after the Objective was made; make a new Objective of the changed data, "
                 "or give clones of data that change later"
@@ -46,7 +55,12 @@ class Unchanged:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begins to count the changes of a copy."""
         self._tensors = state["tensors"]
+        self._begin()
+
+    def _begin(self) -> None:
         self._changes = self._changes_now()
+        self._foreign = [tensor for tensor in self._tensors if _has_foreign_memory(tensor)]
+        self._entries = [_entries(tensor) for tensor in self._foreign]
 
     def _changes_now(self) -> list[int]:
         return [changes_of(tensor) for tensor in self._tensors]
@@ -55,3 +69,14 @@ class Unchanged:
 def changes_of(tensor: Tensor) -> int:
     """How often torch has changed the tensor in place. Torch counts no changes of tensors made in inference mode."""
     return 0 if tensor.is_inference() else tensor._version
+
+
+def _has_foreign_memory(tensor: Tensor) -> bool:
+    """Whether the memory may be of another owner, such as a NumPy array: torch cannot resize it."""
+    return tensor.layout == torch.strided and tensor.is_cpu and not tensor.untyped_storage().resizable()
+
+
+def _entries(tensor: Tensor) -> Tensor:
+    """Copies of some entries, evenly spread, as bytes, in which NaN is itself."""
+    flat = tensor.detach().flatten()
+    return flat[:: max(1, len(flat) // LOOKED_AT)].clone().view(torch.uint8)

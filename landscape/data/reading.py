@@ -88,6 +88,8 @@ class Source:
             if batch is END:
                 return
             yield self.as_pair(batch)
+            # not held while the next one is read
+            del batch
 
     @contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
@@ -124,9 +126,9 @@ class Streamed:
         self.weight = 0.0
         self.first_pass: FirstPass[Chunk] = FirstPass()
 
-    def note(self, pair: Pair) -> None:
-        """Records a batch in the first pass."""
-        self._digest += digest_of_pair(pair)
+    def note(self, pair: Pair, digest: int | None = None) -> None:
+        """Records a batch in the first pass, and its digest, which is computed if not given."""
+        self._digest += digest_of_pair(pair) if digest is None else digest
         self.labels.note(pair)
         for chunk in self._cut(pair):
             self._length += 1
@@ -134,6 +136,13 @@ class Streamed:
             self.weight += chunk.weight
         if self._first is None and samples_in(pair) != 0:
             self._first = _some_of(pair)
+
+    def note_all(self, batches: list[Pair], digests: list[int | None]) -> None:
+        """Records batches, and their digests where they are known, and empties both lists."""
+        for pair, digest in zip(batches, digests, strict=True):
+            self.note(pair, digest)
+        batches.clear()
+        digests.clear()
 
     @property
     def fingerprint(self) -> str:
@@ -211,7 +220,9 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int, with_others: bool 
     in_memory = source.is_one_batch or isinstance(source.data, list | tuple)
     may_stream = keep == "none" or (keep == "auto" and source.can_be_read_again and not in_memory)
     most = 0 if keep == "none" else budget
-    batches, size = [], 0
+    batches: list[Pair] = []
+    digests: list[int | None] = []
+    size = 0
     stream, endless = Streamed(source, cut), EndlessData(source.data)
     repeats = RepeatedByWorkers(source.data)
     for pair in source:
@@ -219,17 +230,15 @@ def read(source: Source, cut: Cut, *, keep: str, budget: int, with_others: bool 
         batches.append(pair if in_memory else _own(pair))
         size += bytes_of(pair)
         endless.check(pair, 0 if may_stream else size)
-        repeats.note(pair)
+        digests.append(repeats.note(pair))
         if may_stream and size > most:
-            for each in batches:
-                stream.note(each)
-            batches = []
+            stream.note_all(batches, digests)
+        del pair
     repeats.warn()
     if not stream.samples:
         warn_of_augmentation(source.data)
         return held(batches, cut, budget)
-    for each in batches:
-        stream.note(each)
+    stream.note_all(batches, digests)
     check_that_something_counts(stream.weight)
     return stream
 

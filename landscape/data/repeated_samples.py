@@ -31,14 +31,17 @@ class RepeatedByWorkers:
         self._workers = data.num_workers if is_stream else 0
         self._counts: Counter[int] = Counter()
 
-    def note(self, pair: Pair) -> None:
-        """Counts the samples of one more batch."""
+    def note(self, pair: Pair) -> int | None:
+        """Counts the samples of one more batch. Returns its `digest_of_pair`, or None where nothing is counted."""
         if self._workers < 2:
-            return
-        self._counts.update(digests_of(pair))
+            return None
+        inputs, targets = pair
+        digests = digests_of(inputs if inputs is targets else pair)
+        self._counts.update(digests)
         if len(self._counts) > 2 * COUNTED:
             # what is left out once is never among the smallest later, so that each one kept was counted from the start
             self._counts = Counter({one: self._counts[one] for one in nsmallest(COUNTED, self._counts)})
+        return sum(digests)
 
     def warn(self) -> None:
         """Warns at the end of the pass.

@@ -14,7 +14,7 @@ from landscape.data.batches import (
     copied_to,
     digest_of,
     form_of,
-    joined,
+    joined_and_freed,
     mapped,
     rows_of,
     samples_in,
@@ -161,13 +161,20 @@ class Cut:
 def held(batches: Sequence[Pair], cut: Cut, budget: int) -> Held:
     """Batches in memory. They are moved to the device if they fit into `budget` bytes; else they stay where they are.
 
+    Args:
+        batches: pairs. A list of them is emptied, so that no sample is held twice.
+        cut: cuts them into chunks.
+        budget: number of bytes.
+
     Raises:
         ValueError: no samples, or none that counts.
     """
-    batches = [batch for batch in batches if samples_in(batch) != 0]
-    if not batches:
+    runs = list(_runs_of_one_form([batch for batch in batches if samples_in(batch) != 0]))
+    if isinstance(batches, list):
+        batches.clear()
+    if not runs:
         raise ValueError("data: holds no samples")
-    blocks = [joined(alike) for alike in _runs_of_one_form(batches)]
+    blocks = [_joined(alike) for alike in runs]
     moves = sum(map(bytes_of, blocks)) <= budget
 
     # Not in channels last. oneDNN 3.12 then writes past its workspace (uxlfoundation/oneDNN issue 6035), which ends the
@@ -216,6 +223,17 @@ def check_that_something_counts(weight: float) -> None:
         raise ValueError("data: no sample counts: all targets are ignored, or all weights are 0")
 
 
+def _joined(run: list[Pair]) -> Pair:
+    """One pair with the samples of several pairs of one form, which are freed. Whole batches are joined once."""
+    if any(inputs is not targets for inputs, targets in run):
+        whole: Pair = joined_and_freed(run)
+        return whole
+    batches = [inputs for inputs, _ in run]
+    run.clear()
+    batch = joined_and_freed(batches)
+    return batch, batch
+
+
 def _runs_of_one_form(batches: Sequence[Pair]) -> Iterator[list[Pair]]:
     """Groups of successive batches that can be joined. A batch that cannot be cut is a group of its own."""
     run: list[Pair] = []
@@ -225,4 +243,5 @@ def _runs_of_one_form(batches: Sequence[Pair]) -> Iterator[list[Pair]]:
             yield run
             run = []
         run.append(batch)
-    yield run
+    if run:
+        yield run

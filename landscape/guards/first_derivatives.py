@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.data.counts import Pair
 from landscape.guards.draws_that_differ import error_of_draws
@@ -74,10 +75,11 @@ def _check_along_lines(few: InFloat64, more: InFloat64) -> None:
 
 def _warn_of_padding_rows(more: InFloat64) -> None:
     """Warns of a padding row that is a variable elsewhere, as in a tied head, and as an input moves the loss, too."""
-    # under FSDP2 no rank may take passes of its own
-    if more.ranks.share_vectors or not any(
-        getattr(module, "padding_idx", None) is not None for module in more.model.modules()
-    ):
+    padded = [each for each in more.model.modules() if getattr(each, "padding_idx", None) is not None]
+    if not padded:
+        return
+    if more.ranks.share_vectors:
+        _warn_of_tied_padding_rows(more.model, padded)
         return
     found: list[str] = []
     if error_of_draws(more, partial(_error_of_padding_rows, more, found), draws=1) is not None:
@@ -86,6 +88,18 @@ def _warn_of_padding_rows(more: InFloat64) -> None:
             "such as in a tied head; the loss depends on it as an input too: gradients and matrices of curvature hold "
             "it there, as training does, while surfaces and sharpness move it; where it is an ordinary input, give "
             "embedding.padding_idx = None",
+            stacklevel=5,
+        )
+
+
+def _warn_of_tied_padding_rows(model: nn.Module, padded: list[nn.Module]) -> None:
+    """The same under FSDP2, where no rank may take passes of its own: whether the loss depends on them is not known."""
+    uses = Counter(id(weight) for module in model.modules() for weight in module.parameters(recurse=False))
+    if any(uses[id(weight)] > 1 for each in padded for weight in each.parameters(recurse=False)):
+        warnings.warn(
+            "model: the padding row of an embedding (padding_idx) that is tied to another layer is a constant to torch "
+            "as an input and a variable elsewhere, and under FSDP2 it is not checked whether the loss depends on it as "
+            "an input too; where it may, give embedding.padding_idx = None",
             stacklevel=5,
         )
 

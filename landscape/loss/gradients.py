@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from landscape.data.allocator import give_back_freed_memory
 from landscape.data.reading import Chunks
 from landscape.data.task import LossFunction
-from landscape.model.allocator import give_back_freed_memory
 from landscape.model.derivatives import add_derivative, derivative
 from landscape.model.weights import ParameterLayout, with_weights
 

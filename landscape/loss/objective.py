@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from landscape.data.batch_form import check_that_none_is_another_array
 from landscape.data.batches import Batch, copied_to, tensors_in
 from landscape.data.complex_numbers import cast
 from landscape.data.counts import Count, Pair
@@ -143,6 +144,8 @@ class Objective:
         self._choose(trainable, parameters)
         share_memory(self.model, self.layout, self.theta)
         self.counting = self.task.counting(self.loss_fn)
+        if forward is None:
+            check_that_none_is_another_array(data)
         source = Source(data, partial(self.task.as_pair, dtype=self.dtype))
         cut = Cut(self.counting, chunk_size, self.device)
         with self.ranks.together():

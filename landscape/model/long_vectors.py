@@ -34,8 +34,12 @@ def norm(vector: Tensor, order: float = 2) -> float:
 
 
 def _norm(vector: Tensor, order: float, unit: float) -> float:
-    norms = [torch.linalg.vector_norm(piece.double() / unit, order) for piece in vector.split(PIECE)]
+    norms = [torch.linalg.vector_norm(_in_float64(piece, unit), order) for piece in vector.split(PIECE)]
     return float(torch.linalg.vector_norm(torch.stack(norms), order))
+
+
+def _in_float64(piece: Tensor, unit: float) -> Tensor:
+    return piece.double() if unit == 1 else piece.double() / unit
 
 
 def length(vector: Tensor) -> float:

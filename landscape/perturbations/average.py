@@ -7,6 +7,7 @@ from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.gaussian import GaussianRises, check_draws, check_sigma, mean_rises
+from landscape.perturbations.largest_size import check_size
 from landscape.progress import Progress, counted
 from landscape.results.fields import LOSS_UNIT, described, loss_unit_field
 from landscape.results.registry import result
@@ -60,6 +61,7 @@ def average_sharpness(
     """
     check_sigma(sigma)
     check_draws(max_draws)
+    check_size("sigma", sigma, objective.dtype, is_squared=False)
     check_rtol(rtol)
     with counted(max_draws, progress, "average sharpness", "draws") as spend:
         rises = GaussianRises(

@@ -20,6 +20,7 @@ from landscape.loss.units import common_unit
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.ascent import Neighborhood
 from landscape.perturbations.gaussian import VECTORS, GaussianRises, check_draws, mean_rises
+from landscape.perturbations.largest_size import check_size
 from landscape.perturbations.pac_bayes import first_sigma, tolerated
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.search import search
@@ -198,6 +199,10 @@ def sharpness_profile(
     report = as_progress(progress, "sharpness")
     for objective in objectives.values():
         objective.memory.check_room(VECTORS, "sharpness_profile")
+        for measure in chosen.values():
+            if measure.family in ("worst", "average"):
+                is_squared = measure.family == "worst" and measure.norm == "l2"
+                check_size("sizes", measure.size, objective.dtype, is_squared=is_squared)
         if any(measure.family == "flatness" for measure in chosen.values()):
             check_relative_flatness(objective, layer, max_products)
     shared = {name: objective.value_and_gradient() for name, objective in objectives.items()}

@@ -258,10 +258,10 @@ def search(
                 result = result.after(_with_next(result, climb, waiting, steps), away=next_one)
                 continue
             near = result.highest.offset if turn == "near" else None
-            ascent = climb(
-                partial(_random_start, objective.theta, neighborhood, near, generator), steps=steps
-            )
-            result = result.after(result.joined(ascent), away=len(result.ascents) if near is None else None)
+            away = len(result.ascents) if near is None else None
+            start = partial(_random_start, objective.theta, neighborhood, near, generator)
+            result = result.after(result.joined(climb(start, steps=steps)), away=away)
+            del start, near
     return result
 
 
@@ -330,6 +330,8 @@ def _short_ascents(
         waiting.append(_Waiting(index, replace(ascent, is_finished=not may_go_on), start))
         waiting.sort(key=lambda each: each.ascent.height, reverse=True)
         waiting[kept:] = [replace(each, ascent=each.ascent.without_offset()) for each in waiting[kept:]]
+        # its point would be held beside those of the next ascent
+        del ascent
     result = result.of([each.ascent for each in sorted(waiting, key=lambda each: each.index)])
     for _ in range(min(CONTINUED, len(waiting))):
         result = _with_next(result, climb, waiting, steps)

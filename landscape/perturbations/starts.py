@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from landscape.data.allocator import give_back_freed_memory
 from landscape.data.batches import copied_to
 from landscape.data.class_scores import are_class_scores
 from landscape.data.complex_numbers import is_whole
@@ -17,7 +18,6 @@ from landscape.krylov import SymmetricOperator, top_eigenpairs
 from landscape.krylov.eigenpairs import fewest_vectors, width_of
 from landscape.loss.objective import Objective
 from landscape.matrices import Hessian
-from landscape.model.allocator import give_back_freed_memory
 from landscape.perturbations.ascent import MOST_POINTS, Neighborhood
 from landscape.seeds import generator_for
 

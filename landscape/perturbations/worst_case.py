@@ -12,6 +12,7 @@ from landscape.loss.objective import Objective
 from landscape.loss.units import unit_of
 from landscape.loss.wrapped import of_objective
 from landscape.perturbations.ascent import NORMS, Neighborhood
+from landscape.perturbations.largest_size import check_size
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.search import MORE, search
 from landscape.perturbations.starts import starts_of, top_directions
@@ -146,10 +147,12 @@ def sharpness(
             terminal.
 
     Raises:
-        ValueError: an argument is out of range, or the start has no vectors or another size.
+        ValueError: an argument is out of range, or too large for the dtype; or the start has no vectors or another
+            size.
     """
     check_neighborhood(rho, norm)
     check_search(steps, restarts, tol)
+    check_size("rho", rho, objective.dtype, is_squared=norm == "l2")
     spent = objective.gradients
     neighborhood = Neighborhood(rho, norm, scale_of(objective, adaptive))
     given = None if start is None else _vectors(start, objective)

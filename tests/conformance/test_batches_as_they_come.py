@@ -136,6 +136,8 @@ class Raises(dict):
         ),
         ((x.long(), y), {}, r"data: the model cannot be run .*\(4, 5\) torch.int64.*same dtype"),
         ((Rows(), y), {}, r"data: holds an array of type \w+\.Rows; torch.from_numpy.* a DataLoader"),
+        (Rows(), {}, r"data: holds an array of type \w+\.Rows; torch.from_numpy.* a DataLoader"),
+        ({"input": Rows()}, {}, r"data: holds an array of type \w+\.Rows; torch.from_numpy.* a DataLoader"),
         ((Rows(), Rows()), {}, r"data: holds an array of type \w+\.Rows; torch.from_numpy.* a DataLoader"),
         ((x, y), {"count": lambda _: torch.ones(3)}, r"count: must return one number .* shape \(3,\)"),
         ((x, y), {"count": lambda _: 1}, "count: 12 samples count for 1 together, for 12 apart"),
@@ -145,7 +147,7 @@ class Raises(dict):
             "data: a batch of type Raises cannot be copied .* raise an AttributeError",
         ),
     ],
-    ids=["nested", "integers", "array", "arrays", "counts", "constant", "copy"],
+    ids=["nested", "integers", "array", "alone", "by name", "arrays", "counts", "constant", "copy"],
 )
 def test_batches_that_cannot_be_measured_are_refused_with_cause_and_remedy(data, options, says):
     with pytest.raises((ValueError, TypeError), match=says):

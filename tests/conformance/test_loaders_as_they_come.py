@@ -22,6 +22,7 @@ from torch.utils.data import (
 )
 
 from landscape import Objective
+from landscape.data import batches
 from tests.conformance.right import network, samples
 
 x, y = samples(120, torch.float32)
@@ -167,6 +168,15 @@ def test_a_stream_that_workers_share_raises_no_warning(flow):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="data:")
         Objective(network().float(), nn.CrossEntropyLoss(), DataLoader(flow, batch_size=50, num_workers=2))
+
+
+def test_the_first_pass_over_a_stream_of_workers_hashes_each_sample_once(monkeypatch):
+    hashed, digest = [], batches._digest
+    monkeypatch.setattr(batches, "_digest", lambda *parts: hashed.append(0) or digest(*parts))
+    loader = DataLoader(Flow(shares=True), batch_size=50, num_workers=2)
+    Objective(network().float(), nn.CrossEntropyLoss(), loader, keep="none")
+    # checks hash a few of them again
+    assert len(hashed) < 120 + 8
 
 
 class Failing(Dataset):

@@ -80,6 +80,17 @@ class Tied(nn.Module):
         return nn.functional.linear(self.body(inputs), self.body[0].weight)
 
 
+def warnings_of_padding(tied):
+    """What is said of an embedding with a padding row, whose weights are those of the output layer, or not."""
+    words = nn.Sequential(nn.Embedding(3, 3, padding_idx=0), nn.Linear(3, 3))
+    if tied:
+        words[1].weight = words[0].weight
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Objective(keeps_weights(words), loss_fn, (TARGETS[:9], TARGETS[:9])).gradient()
+    return [str(each.message) for each in caught if "padding" in str(each.message)]
+
+
 def dense(model, of_samples=loss_fn):
     """Loss, gradient, Hessian and Gauss-Newton matrix of all the data, by plain torch."""
     names = [name for name, _ in model.named_parameters()]
@@ -247,6 +258,7 @@ def measured(rank):
         warnings.simplefilter("always")
         found["differences"] = products(rough)
     found["warnings"] = [str(warning.message) for warning in caught]
+    found["padding"] = [len(warnings_of_padding(tied)) for tied in (False, True)]
     found["traffic"] = counts(layers=8, width=64)
     tied = Tied()
     keeps_weights(tied.body[0])
@@ -378,3 +390,7 @@ def test_a_failure_of_one_rank_in_the_middle_of_a_pass_ends_it_on_all_with_the_c
     assert first[measure, fails_in].endswith("ValueError: the disk is full")
     for found in (first, second):
         close(found["afterward"], truth["loss"](truth["theta"]))
+
+
+def test_a_padding_row_is_warned_of_where_the_embedding_is_tied(objectives):
+    assert [found["padding"] for found in objectives] == [[0, 1], [0, 1]]

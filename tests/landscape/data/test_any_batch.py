@@ -1,6 +1,7 @@
 """Any model, any batch: losses, derivatives and measures against those of the whole data at once, in float64."""
 
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import weight_norm
+from torch.overrides import TorchFunctionMode
 
 from landscape import (
     Objective,
@@ -256,3 +258,37 @@ def test_recomputed_weights_stay_right():
     same = Objective(model, nn.MSELoss(), (x, y))
     vector = draws(same.n_parameters)
     torch.testing.assert_close(objective.hvp(vector), same.hvp(vector))
+
+
+class Clones(TorchFunctionMode):
+    """Notes how many clones are alive at each copy into another tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.clones, self.alive = [], []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.copy_:
+            self.alive.append(sum(clone() is not None for clone in self.clones))
+        made = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.clone:
+            self.clones.append(weakref.ref(made))
+        return made
+
+
+def test_each_batch_is_freed_when_it_was_joined():
+    loader = torch.utils.data.DataLoader(
+        list(zip(draws(12, 4), draws(12, 3, seed=1), strict=True)), batch_size=3
+    )
+    with Clones() as clones:
+        objective = Objective(network(), nn.MSELoss(), loader)
+    # inputs and targets of each batch
+    assert clones.alive[:8] == [8, 8, 6, 6, 4, 4, 2, 2]
+    assert torch.equal(objective.inputs, draws(12, 4))
+    assert torch.equal(objective.targets, draws(12, 3, seed=1))
+
+
+def test_batches_that_a_model_takes_whole_are_held_once():
+    model, batch = network(), {"input": draws(6, 4)}
+    objective = Objective(model, lambda y, _: y.square().mean(), [batch, batch])
+    assert objective.inputs["input"].data_ptr() == objective.targets["input"].data_ptr()

@@ -6,7 +6,7 @@ import scipy.optimize
 import torch
 from torch import nn
 
-from landscape import Objective, sharpness, top_eigenvalues
+from landscape import Objective, average_sharpness, sharpness, sharpness_profile, top_eigenvalues
 from landscape.perturbations.ascent import Neighborhood
 from landscape.perturbations.relative_scale import scale_of
 from landscape.perturbations.search import IN_A_ROW
@@ -369,6 +369,21 @@ def test_the_largest_value_of_a_quadratic_in_a_ball_is_scipys(dimensions, seed):
 def test_bad_arguments_are_named(options, field):
     with pytest.raises(ValueError, match=f"^{field}"):
         sharpness(quadratic([1.0], [1.0]), **options)
+
+
+@pytest.mark.parametrize(
+    ("measure", "field"),
+    [
+        (lambda o: sharpness(o, rho=1e20), "rho"),
+        (lambda o: sharpness(o, rho=1e39, norm="linf"), "rho"),
+        (lambda o: average_sharpness(o, sigma=1e39), "sigma"),
+        (lambda o: sharpness_profile(o, sizes={"worst, ball": 1e20}), "sizes"),
+    ],
+)
+def test_sizes_beyond_the_dtype_of_the_weights_are_refused(measure, field):
+    objective = Objective(nn.Linear(2, 2), nn.CrossEntropyLoss(), (torch.eye(2), torch.arange(2)))
+    with pytest.raises(ValueError, match=f"^{field}.*torch.float32.*smaller"):
+        measure(objective)
 
 
 def test_eigenvectors_of_another_size_are_refused():

@@ -35,7 +35,7 @@ def test_gaps_between_blocks_are_given_back_unless_the_process_was_tuned():
     code = (
         "import torch\n"
         "from landscape import tune_allocator\n"
-        "from landscape.model.allocator import give_back_freed_memory\n"
+        "from landscape.data.allocator import give_back_freed_memory\n"
         "def megabytes(): return int(open('/proc/self/statm').read().split()[1]) * 4096 / 1e6\n"
         "def given_back():\n"
         "    blocks = [torch.ones(16_000) for _ in range(1000)]\n"

@@ -9,7 +9,7 @@ from threading import Event
 from torch import Tensor
 
 LARGE = 10 * 2**20
-"""Bytes of weights below which nothing is given back: that takes milliseconds, as long as a small model's gradient."""
+"""Bytes of weights or data below which nothing is given back: that takes milliseconds, as a small model's gradient."""
 
 M_TRIM_THRESHOLD = -1
 M_TOP_PAD = -2
@@ -42,7 +42,7 @@ def tune_allocator() -> bool:
 
 
 def give_back_freed_memory(weights: Tensor) -> None:
-    """Gives memory that was freed back to the kernel, if a vector as long as the weights is large and on the CPU.
+    """Gives memory that was freed back to the kernel, if the weights, or data, are large and on the CPU.
 
     Gradients and products of a layer are freed one after the other, between others that stay. glibc keeps such gaps:
     after some products as much memory as the weights take. The call changes no setting. After `tune_allocator`, which
