@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from analysis.run.measurements import MEASURES, Measure, Results
 from analysis.run.subject import Subject
-from analysis.store import OWN_NUMBERS
+from analysis.store import OWN_COLUMNS, OWN_NUMBERS
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import Result
@@ -52,6 +52,7 @@ def register_measure(name: str, columns: Sequence[str], of: Callable[[Subject], 
         values = np.array([float(found[column]) for column in columns])
         return {group: OwnNumbers(np.array(columns), values)}
 
+    OWN_COLUMNS.update(dict.fromkeys(columns, name))
     # a file that names no version counts as version 1, and may lack this measure
     MEASURES[name] = Measure(name, measured, (group,), ("samples",), version=2)
 

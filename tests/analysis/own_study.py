@@ -6,9 +6,21 @@ from analysis import cli
 from analysis.claims import CLAIMS, QUANTITIES
 from analysis.plan import own_parts
 from analysis.run.measurements import MEASURES
+from analysis.store import OWN_COLUMNS
 from ncsam import DATASETS, LOSSES, METHODS, MODELS, NOISE_KINDS
 
-REGISTRIES = (METHODS, MODELS, DATASETS, LOSSES, NOISE_KINDS, MEASURES, CLAIMS, QUANTITIES, own_parts.LOADED)
+REGISTRIES = (
+    METHODS,
+    MODELS,
+    DATASETS,
+    LOSSES,
+    NOISE_KINDS,
+    MEASURES,
+    CLAIMS,
+    QUANTITIES,
+    own_parts.LOADED,
+    OWN_COLUMNS,
+)
 
 MINE = '''
 from __future__ import annotations

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from analysis import cli, store
+from analysis.claims import SGD, Claim, Level, judge
 from analysis.plan import final_runs, read_study
 from analysis.run.context import RunContext
 from analysis.run.own_measures import register_measure
@@ -101,6 +103,40 @@ def test_a_mistake_in_a_measure_is_told_before_the_first_training(folder, capsys
     says = f"--with: mine.py, line {line}: AttributeError: 'RunData' object has no attribute 'test'"
     assert says in capsys.readouterr().err
     assert not list((folder / "out").rglob("seed*"))
+
+
+@pytest.mark.parametrize("name", ["my-own-method", "bad-sam"])
+def test_an_unknown_method_asks_for_the_file_too(name, folder, capsys):
+    (folder / "own.toml").write_text(TINY.replace('"plain"', f'"{name}"'))
+    assert study() == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"methods.0.name: unknown {name!r}" in said
+    assert "a part of your own needs --with FILE" in said
+
+
+def test_a_folder_made_with_a_file_is_refused_without_it_even_if_no_run_finished(folder, capsys):
+    (folder / "own.toml").write_text(TINY)
+    known = read_study(folder / "own.toml")
+    (folder / "out").mkdir()
+    store.write_study(folder / "out", known.model_copy(update={"own_parts": {"mine.py": "0" * 64}}))
+    assert study() == 2
+    assert "add --with mine.py, or choose another --out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_own_claim_by_its_id_asks_for_the_file(folder, capsys):
+    (folder / "own.toml").write_text(TINY)
+    known = read_study(folder / "own.toml")
+    store.write_study(folder, known.model_copy(update={"own_parts": {"mine.py": "0" * 64}}))
+    assert cli.main(["claims", str(folder), "--claim", "X1"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "this study was made with mine.py: add --with mine.py" in said
+
+
+def test_a_claim_on_a_measure_that_no_run_has_says_so(undisturbed, monkeypatch):
+    monkeypatch.setitem(store.OWN_COLUMNS, "test_margin", "margins")
+    claim = Claim("X9", "s", "p", [Level("test_margin", SGD, sign=1)])
+    with pytest.raises(ValueError, match="of the measure 'margins', which no run of this study has"):
+        judge(store.read_table(undisturbed), [claim])
 
 
 def of_all_generators():
