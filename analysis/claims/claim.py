@@ -165,8 +165,8 @@ def _check_quantities(claim: Claim, table: pd.DataFrame) -> None:
                 )
             if name not in known and name in OWN_COLUMNS:
                 raise ValueError(
-                    f"{names}, of the measure {OWN_COLUMNS[name]!r}, which no run of this study has; run the study with "
-                    "--with and the file that registers the measure, into another --out"
+                    f"{names}, of the measure {OWN_COLUMNS[name]!r}, which no run of this study has; run the study "
+                    "with --with and the file that registers the measure, into another --out"
                 )
             if name not in known:
                 hint = nearest(name, known) or "take a column of runs.csv or a name of QUANTITIES"
