@@ -48,7 +48,7 @@ def described(made: object, arguments: Mapping[str, Any]) -> str:
     """The name of a class with its arguments, without tensors and those that are the defaults of it or of a base."""
     shown = dict(arguments)
     for base in type(made).__mro__:
-        for name, parameter in inspect.signature(base.__init__).parameters.items():
+        for name, parameter in inspect.signature(base).parameters.items():
             # a tensor is too long to show, and equals nothing as a whole
             if name in shown and (isinstance(shown[name], Tensor) or shown[name] == parameter.default):
                 del shown[name]
