@@ -182,12 +182,17 @@ def check_below_1(name: str, value: float) -> None:
         raise ValueError(f"{name}: must be at least 0 and below 1, got {value}")
 
 
-def check_names(owner: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises ValueError for the first of `names` that is not known, and names the known name that is most like it."""
+def check_names(
+    owner: str, names: Iterable[str], known: Iterable[str], *, beside: Iterable[str] = ()
+) -> None:
+    """Raises ValueError for the first of `names` that is not known, and names the known name that is most like it.
+
+    `beside` are names of the same table that are no options, and may have been meant.
+    """
     known = list(known)
     for key in names:
         if key not in known:
-            hint = nearest(key, known) or f"it takes {', '.join(known) or 'none'}"
+            hint = nearest(key, [*known, *beside]) or f"it takes {', '.join(known) or 'none'}"
             raise ValueError(f"{key}: {owner!r} has no such option; {hint}")
 
 

@@ -20,6 +20,7 @@ from analysis.claims.wording import conclusion
 from analysis.plan.errors import check_known
 from analysis.plan.own_parts import read_own_part
 from analysis.statistics import Part, Test
+from analysis.store import OWN_COLUMNS
 from landscape.results.files import replaced
 from ncsam.options import nearest
 
@@ -168,6 +169,11 @@ def _check_quantities(claim: Claim, table: pd.DataFrame) -> None:
                 raise ValueError(
                     f"{names}: runs that diverged or failed are left out of all comparisons, so that it would always "
                     "be 0; the answer of any other quantity counts them"
+                )
+            if name not in known and name in OWN_COLUMNS:
+                raise ValueError(
+                    f"{names}, of the measure {OWN_COLUMNS[name]!r}, which no run of this study has; run the study "
+                    "with --with and the file that registers the measure, into another --out"
                 )
             if name not in known:
                 hint = nearest(name, known) or "take a column of runs.csv or a name of QUANTITIES"

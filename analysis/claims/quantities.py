@@ -96,7 +96,9 @@ class Quantity:
         is_whole = set(self.columns) <= set(table)
         unconverged = self.unconverged(table) if is_whole else pd.Series(False, index=table.index)
         if absent and not unconverged.any():
-            return self.needs or f"the column{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
+            # a table that has all columns is of an index by this version
+            needs = self.needs.removesuffix(f", and {NEW_INDEX}") if is_whole else self.needs
+            return needs or f"the column{'s' if len(absent) > 1 else ''} {', '.join(absent)}"
         silent = [name for name in self.columns if name in MUST_SAY and flag_of(table, name).isna().all()]
         if silent:
             return (

@@ -32,6 +32,8 @@ WHICH_RUNS = "runs: at noise rates above 0, unless a name says otherwise"
 SMALLEST_P = 0.001
 """Smaller p-values are not told apart in print."""
 MOST_DIGITS = 15
+MANY_TIMES = 100
+"""A study that many times as large, whose errors are a tenth, is no plan: its size rests on an uncertain spread."""
 MOST_NAMED = 2
 """Runs without partner that a conclusion names."""
 
@@ -189,7 +191,7 @@ def _open(effect: Effect) -> str:
     if test.is_without_spread:
         cannot = _could_have_found(effect, test, level) if test.smallest_p >= level else []
         return " ".join([*cannot, f"The {test.counted} have no spread, from which a size could be planned."])
-    return " ".join([*_could_have_found(effect, test, level), *_would_take(effect, test, level)])
+    return " ".join(_power(effect, test, level))
 
 
 def _no_test_without_spread(effect: Effect) -> str:
@@ -211,6 +213,15 @@ def without_number(effect: Effect) -> str:
     return "; ".join(parts) or effect.test.method
 
 
+def _power(effect: Effect, test: Test, level: float) -> list[str]:
+    """What the study could have found, and the size that it takes. Where that is absurd, only that it cannot decide."""
+    aim, needed = _needed(effect, test, level)
+    if test.smallest_p < level and needed > MANY_TIMES * test.units:
+        return [f"These {counted(test.units, test.counted)} cannot decide this."]
+    takes = f"{aim} takes about {needed:.0f} {test.counted}."
+    return [*_could_have_found(effect, test, level), *([takes] if math.isfinite(needed) else [])]
+
+
 def _could_have_found(effect: Effect, test: Test, level: float) -> list[str]:
     unit = f" {effect.unit}" if effect.unit else ""
     if test.smallest_p >= level:
@@ -222,17 +233,15 @@ def _could_have_found(effect: Effect, test: Test, level: float) -> list[str]:
     if not math.isfinite(found):
         return []
     if found >= max(map(abs, effect.limits)):
-        return [
-            f"No possible effect would have been found four times in five with these {test.units} {test.counted}."
-        ]
+        return [f"These {counted(test.units, test.counted)} cannot decide this."]
     return [
         f"An effect of {found:.2g}{unit} would have been found four times in five with these {test.units} "
         f"{test.counted}."
     ]
 
 
-def _would_take(effect: Effect, test: Test, level: float) -> list[str]:
-    """The number of units that find what the prediction needs, four times in five."""
+def _needed(effect: Effect, test: Test, level: float) -> tuple[str, float]:
+    """What the prediction needs, and the number of units that find it four times in five; NaN if it is not known."""
     unit = f" {effect.unit}" if effect.unit else ""
     if effect.predicted == 0:
         needed = units_for_equivalence(test, effect.margin, SIGNIFICANCE / effect.equivalences)
@@ -245,4 +254,4 @@ def _would_take(effect: Effect, test: Test, level: float) -> list[str]:
         size = effect.margin if has_margin else effect.estimate
         needed = units_needed(test, size, level)
         aim = f"To find one as large as {'the margin' if has_margin else 'the estimate'} ({abs(size):.2g}{unit})"
-    return [f"{aim} takes about {needed:.0f} {test.counted}."] if math.isfinite(needed) else []
+    return aim, needed

@@ -45,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tune_allocator()
         return run_command(options, console)
     except (ValueError, OSError) as error:
-        text = " ".join(str(error).split())
+        from analysis.plan.own_parts import line_of_own_part
+
+        place, text = line_of_own_part(error), " ".join(str(error).split())
+        text = f"{text} ({place})" if place and place not in text else text
         Console(stderr=True, soft_wrap=True).print(
             f"ncsam: error: {escape(printable(text))}", style="red", highlight=False
         )

@@ -23,7 +23,7 @@ from analysis.engine.measured_again import measure_study
 from analysis.engine.whole_study import run_study
 from analysis.engine.work import Outcome
 from analysis.plan import read_study
-from analysis.plan.own_parts import loaded, named, read_own_part
+from analysis.plan.own_parts import are_loaded, loaded, named, read_own_part
 from analysis.printable import say
 from analysis.report import figure_files
 from analysis.report.chosen import judge_studies, judgements_of
@@ -197,8 +197,18 @@ def _device(name: str) -> str:
     return name
 
 
+def _needs_with(roots: Sequence[Path]) -> str:
+    """The files with which these studies were made and that were not given, as the end of an error."""
+    needed = [read_study(root / "study.toml").own_parts for root in roots if (root / "study.toml").is_file()]
+    names = list(dict.fromkeys(name for parts in needed if not are_loaded(parts) for name in parts))
+    return f"; this study was made with {', '.join(names)}: add --with {names[0]}" if names else ""
+
+
 def _claims(options: argparse.Namespace, console: Console) -> int:
-    asked = [claim_named(name, "--claim") for name in options.claim or CLAIMS]
+    try:
+        asked = [claim_named(name, "--claim") for name in options.claim or CLAIMS]
+    except ValueError as error:
+        raise ValueError(f"{error}{_needs_with(options.results)}") from error
     if options.list:
         print_claims(asked, console)
         return 0

@@ -96,7 +96,7 @@ def _time(
             spent = float(records[run.path].row["seconds"])
             if math.isfinite(spent):
                 seconds.setdefault(kind_of(run), []).append(spent)
-    said = "measurements apart"
+    said = "without measurements, whose time a first run tells"
     untimed = {kind_of(run): run for run in left if kind_of(run) not in seconds}
     if untimed and can_be_tried:
         said = f"by a step of each method, {said}"

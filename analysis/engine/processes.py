@@ -20,6 +20,7 @@ import torch
 
 from analysis.engine.jobs import Event, Job, OnEvent, no_listener
 from analysis.engine.resources import Resources
+from analysis.plan.own_parts import OWN_LINE
 from landscape import tune_allocator
 
 
@@ -165,5 +166,7 @@ def portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        text = RuntimeError(f"{type(error).__name__}: {error}")
+        vars(text).update({name: value for name, value in vars(error).items() if name == OWN_LINE})
+        return text
     return error

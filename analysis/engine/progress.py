@@ -15,6 +15,7 @@ from rich.text import Text
 
 from analysis.engine import Event
 from analysis.engine.time_left import in_words, time_left
+from analysis.plan.own_parts import told
 from analysis.printable import say
 
 
@@ -97,7 +98,7 @@ class RunsProgress:
         self._workers = self._ask_workers()
         if error is not None:
             self._failed += 1
-            say(self._console, f"{name} failed: {type(error).__name__}: {error}", style="red")
+            say(self._console, f"{name} failed: {told(error)}", style="red")
         elif seconds is not None:
             self._seconds[kind].append(seconds)
         if not self._console.is_terminal and self._is_worth_a_line():

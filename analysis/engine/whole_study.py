@@ -9,15 +9,18 @@ from rich.console import Console
 
 from analysis import store
 from analysis.engine import IN_THIS_PROCESS, Resources, open_engine
+from analysis.engine.jobs import Engine, no_listener, run_jobs
 from analysis.engine.progress import Planned, RunsProgress
 from analysis.engine.selection import check_choice, choose, only_choice
 from analysis.engine.work import Outcome, Work, check_data_of_finished, kind_of, load_checked_data
 from analysis.plan import Choice, Run, Study, all_trials, final_runs
 from analysis.plan.against_data import check_against_data
-from analysis.plan.own_parts import loaded
+from analysis.plan.errors import StudyError
+from analysis.plan.own_parts import loaded, told
 from analysis.printable import say
 from analysis.run.context import RunContext
 from analysis.run.one_run import execute
+from analysis.run.own_measures_tried import try_own_measures
 
 
 def run_study(
@@ -33,6 +36,7 @@ def run_study(
 
     Raises:
         StoreError: the folder belongs to another study or is in use, or its runs had other data or another choice.
+        StudyError: a measure of the user's fails on an untrained model.
         EngineError: the engine does not exist here, or is gone.
         FileNotFoundError, ValueError: the data set is missing or broken.
     """
@@ -56,6 +60,8 @@ def run_study(
         context = RunContext(
             root.absolute(), data_dir and data_dir.absolute(), resources.device, data, own_parts
         )
+        if own_parts and study.measured and any(run.path not in records for run in finals):
+            _try_own_measures(engine, finals[0], context)
         train = partial(execute, context=context)
         planned = {run.path: Planned(run.title, kind_of(run)) for run in trials + finals}
         with RunsProgress(console, planned, records, lambda: engine.workers) as shown:
@@ -65,6 +71,18 @@ def run_study(
             decided = _decided(study, work, finals)
             work.do([(run.path, partial(train, run, choice)) for run, choice in decided])
         return Outcome(store.write_index(root, finals, records), work.failed)
+
+
+def _try_own_measures(engine: Engine, run: Run, context: RunContext) -> None:
+    """Raises StudyError if one of the user's measures fails on an untrained model, in a worker."""
+
+    def done(_path: str, _result: object, error: BaseException | None) -> None:
+        if error is not None:
+            raise StudyError(
+                f"--with: {told(error)}; each measure of your own is called before the first run, on an untrained model"
+            ) from error
+
+    run_jobs(engine, [("own measures", partial(try_own_measures, run, context))], no_listener, done)
 
 
 def _decided(study: Study, work: Work, finals: list[Run]) -> list[tuple[Run, Choice]]:

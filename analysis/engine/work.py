@@ -14,6 +14,7 @@ from analysis.engine.jobs import Engine, run_jobs
 from analysis.engine.progress import RunsProgress
 from analysis.plan import Run
 from analysis.plan.data import check_label_files, data_digest, load_data
+from analysis.plan.own_parts import keeping_lines, told
 from ncsam import Dataset
 
 if TYPE_CHECKING:
@@ -69,11 +70,12 @@ class Work:
         self.shown.finish(path, result.seconds if result else None, error)
         if result is not None:
             self.records[path] = result.record
+        if error is None:
             return
         # on a full disk every other run would fail too, after all of its work
-        if error is not None and store.is_of_the_disk(error):
+        if store.is_of_the_disk(error):
             raise error
-        self.failed[path] = f"{type(error).__name__}: {error}"
+        self.failed[path] = told(error)
         store.check_writable(self.root)
         store.write_failure(self.root / path, self.failed[path])
 
@@ -86,9 +88,10 @@ class Timed(NamedTuple):
 
 
 def timed(function: Callable[..., store.Record], *arguments: Any, **options: Any) -> Timed:
-    """Calls the function and measures its time, in the worker."""
+    """Calls the function and measures its time, in the worker. An error keeps the line of the user's file."""
     start = time.perf_counter()
-    record = function(*arguments, **options)
+    with keeping_lines():
+        record = function(*arguments, **options)
     return Timed(record, time.perf_counter() - start)
 
 

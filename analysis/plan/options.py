@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from analysis.plan.data import study_options
-from analysis.plan.study import LossSettings
+from analysis.plan.errors import one_of_or_own
+from analysis.plan.study import LossSettings, NoiseSettings
 from ncsam import build_loss, build_method, build_schedule, model_options, noise_options
 from ncsam.label_noise import NOISE_REGISTRY
 from ncsam.losses import LOSS_REGISTRY, told_to_loss
@@ -37,7 +38,8 @@ def check_noise(kind: str, options: dict[str, Any]) -> None:
     known = study_options(kind)
     in_study = {key: value for key, value in options.items() if key in noise_options(kind)}
     with _within("noise"):
-        check_names(kind, options, known)
+        # the keys of the table that are no options may be misspelled too
+        check_names(kind, options, known, beside=tuple(NoiseSettings.model_fields))
         NOISE_REGISTRY.check(kind, in_study, partly=True)
     missing = [key for key, required in known.items() if required and key not in options]
     if missing:
@@ -80,6 +82,7 @@ def check_method(
 def _check_values(field: str, registry: Registry[Any], name: str, settings: dict[str, Any]) -> None:
     """Raises ValueError unless all values, and all candidates in lists, are of their options' types."""
     with _within(f"{field}.name", named=True):
+        one_of_or_own(name, registry.entries, None)
         options = registry.options(name)
     with _within(field):
         check_names(name, settings, options)

@@ -11,7 +11,8 @@ import hashlib
 import sys
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,8 @@ class OwnPart:
         try:
             exec(compile(self.source, self.name, "exec"), vars(module))
         except Exception as error:
-            raise ValueError(f"--with: {self.name} fails: {type(error).__name__}: {error}") from error
+            place = _last_line(error, {self.name}) or f"{self.name} fails"
+            raise ValueError(f"--with: {place}: {type(error).__name__}: {error}") from error
         LOADED[self.sha256] = self
 
 
@@ -79,6 +81,42 @@ def read_own_part(path: Path) -> OwnPart:
     return part
 
 
+OWN_LINE = "line_of_own_part"
+"""Attribute of an error that a worker hands back, which loses its traceback on the way."""
+
+
+def line_of_own_part(error: BaseException) -> str:
+    """The last line of a user's file on the way to the error, such as "mine.py, line 8"; empty if there is none."""
+    return _last_line(error, {part.name for part in LOADED.values()})
+
+
+def _last_line(error: BaseException | None, names: Collection[str]) -> str:
+    while error is not None:
+        lines = [each for each in traceback.extract_tb(error.__traceback__) if each.filename in names]
+        if lines:
+            return f"{lines[-1].filename}, line {lines[-1].lineno}"
+        # an error that was raised because of another one
+        error = error.__cause__
+    return ""
+
+
+@contextmanager
+def keeping_lines() -> Iterator[None]:
+    """An error within the block keeps the line of the user's file, for `told` in another process."""
+    try:
+        yield
+    except Exception as error:
+        vars(error)[OWN_LINE] = line_of_own_part(error)
+        raise
+
+
+def told(error: BaseException) -> str:
+    """The error of a run in words, behind the line of the user's file that it came through, if there is one."""
+    place = vars(error).get(OWN_LINE)
+    said = f"{type(error).__name__}: {error}"
+    return f"{place}: {said}" if place else said
+
+
 def fault_of_own_parts(error: Exception) -> str:
     """One line for an error that a part of the user's may have caused; empty if no file of the user was executed.
 
@@ -87,12 +125,12 @@ def fault_of_own_parts(error: Exception) -> str:
     """
     if not LOADED:
         return ""
-    names = {part.name for part in LOADED.values()}
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in names]
     said = f"{type(error).__name__}: {error}; docs/own_parts.md says what each part takes and returns"
-    if lines:
-        return f"--with: {lines[-1].filename}, line {lines[-1].lineno}: {said}"
-    return f"--with: a part of {', '.join(sorted(names))}, or ncsam itself: {said}"
+    place = line_of_own_part(error)
+    if place:
+        return f"--with: {place}: {said}"
+    names = sorted({part.name for part in LOADED.values()})
+    return f"--with: a part of {', '.join(names)}, or ncsam itself: {said}"
 
 
 def named(parts: list[OwnPart]) -> dict[str, str]:

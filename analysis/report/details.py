@@ -15,6 +15,8 @@ from analysis.claims.effect import NOT_MEASURED, Effect
 from analysis.claims.wording import WHICH_RUNS, deciding_p, without_number
 from analysis.report.numbers import interval
 from analysis.report.summary import (
+    PER_RATE,
+    SHORT,
     STYLES,
     WHAT_P_MEANS,
     WHAT_PER_RATE_MEANS,
@@ -61,7 +63,11 @@ def print_details(judgements: list[Judgement], console: Console, *, with_unmeasu
             _print_line(console, label, text, how)
         console.print()
     if judged:
-        for words in (WHAT_P_MEANS, WHICH_RUNS, WHAT_FAMILIES_ARE, WHAT_THE_STAR_MEANS, WHAT_PER_RATE_MEANS):
+        effects = [effect for each in judged for effect in (*each.effects, *each.controls)]
+        has_star = any(effect.verdict in SHORT for effect in effects)
+        has_rate = any(PER_RATE in f" {effect.unit}" for effect in effects)
+        marks = [WHAT_THE_STAR_MEANS] * has_star + [WHAT_PER_RATE_MEANS] * has_rate
+        for words in (WHAT_P_MEANS, WHICH_RUNS, WHAT_FAMILIES_ARE, *marks):
             _print_line(console, "", words, "dim", indent=0)
     if not with_unmeasured:
         print_unmeasured(judgements, console)

@@ -38,7 +38,7 @@ SHORT_TESTS = {OPPOSITE_SIGNS: "signs", WITHIN_THE_MARGIN: "margin"}
 """One word for each test that is not of the effect, beside its p in a narrow column."""
 SHORT = {here: f"{general}*" for general, here in IN_THESE_CELLS.items()}
 """One word for each verdict that holds only for the cells at hand."""
-WHAT_THE_STAR_MEANS = "*: about the data at hand, not about others like them"
+WHAT_THE_STAR_MEANS = "*: in these cells; there is no conclusion about others"
 WHAT_P_MEANS = (
     "p: corrected over the claims of one letter; intervals are not, and may leave out 0 beside p > 0.05"
 )

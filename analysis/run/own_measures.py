@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from analysis.run.measurements import MEASURES, Measure, Results
 from analysis.run.subject import Subject
-from analysis.store import OWN_NUMBERS
+from analysis.store import OWN_COLUMNS, OWN_NUMBERS
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import Result
@@ -29,7 +29,8 @@ def register_measure(name: str, columns: Sequence[str], of: Callable[[Subject], 
     Args:
         name: name of the measure, also for `ncsam measure --only`.
         columns: columns of the table of runs that the measure fills. Claims can name them.
-        of: the trained model with its data (`.model`, `.data`, `.objectives`) -> column -> number.
+        of: the trained model in evaluation mode with its data (`.model`, `.data`, `.objectives`) -> column -> number.
+            Before the first run of a study it is called once with an untrained model.
 
     Raises:
         ValueError: the name is taken, no column is given, or a column is no Python name.
@@ -41,6 +42,8 @@ def register_measure(name: str, columns: Sequence[str], of: Callable[[Subject], 
     group = f"{OWN_NUMBERS}/{name}"
 
     def measured(subject: Subject) -> Results:
+        # weights that are read from a file come in training mode
+        subject.model.eval()
         found = of(subject)
         if set(found) != set(columns):
             raise ValueError(
@@ -49,5 +52,11 @@ def register_measure(name: str, columns: Sequence[str], of: Callable[[Subject], 
         values = np.array([float(found[column]) for column in columns])
         return {group: OwnNumbers(np.array(columns), values)}
 
+    OWN_COLUMNS.update(dict.fromkeys(columns, name))
     # a file that names no version counts as version 1, and may lack this measure
     MEASURES[name] = Measure(name, measured, (group,), ("samples",), version=2)
+
+
+def is_own(measure: Measure) -> bool:
+    """Whether the user has registered the measure."""
+    return any(group.startswith(f"{OWN_NUMBERS}/") for group in measure.groups)

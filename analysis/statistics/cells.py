@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.statistics.finding import ROUNDING
 from analysis.statistics.resampling import Values
 
 
@@ -44,6 +45,8 @@ def cells_at(where: NDArray[np.int64], numbers: Values) -> Cells:
     # sorted, so that the sum does not depend on the order of the values
     order = np.lexsort((numbers, where))
     means = np.bincount(where[order], numbers[order]) / counts
+    # values that cancel leave the rounding of their sum
+    means[np.abs(means) <= ROUNDING * np.bincount(where, np.abs(numbers)) / counts] = 0
     squares = np.bincount(where[order], (numbers[order] - means[where[order]]) ** 2)
     repeated = counts > 1
     variances = np.divide(squares, counts - 1, out=np.full(len(counts), np.nan), where=repeated)

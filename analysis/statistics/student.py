@@ -49,6 +49,8 @@ def student(
     if not (freedom > 0 and math.isfinite(error)):
         why = f"too few {counted}"
         return Test(estimand, estimate, method=why, units=units, counted=counted, smallest_p=1.0)
+    if abs(estimate) <= signs.rounding:
+        estimate = 0.0
     if signs.is_rounding(error):
         return Test(
             estimand,

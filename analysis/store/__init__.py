@@ -24,7 +24,7 @@ from analysis.store.folder import (
     write_study,
 )
 from analysis.store.joined import read_tables
-from analysis.store.row import OWN_NUMBERS, Record, read_record, record_of, scalars
+from analysis.store.row import OWN_COLUMNS, OWN_NUMBERS, Record, read_record, record_of, scalars
 from analysis.store.run_file import (
     SCHEMA_VERSION,
     MeasuredBy,
@@ -63,6 +63,7 @@ __all__ = [
     "LOSS_LEVELS",
     "OF_SAMPLES",
     "OF_SELECTION",
+    "OWN_COLUMNS",
     "OWN_NUMBERS",
     "SCHEMA_VERSION",
     "BrokenFileError",

@@ -253,5 +253,12 @@ def _check_owner(root: Path, study: Study) -> None:
             raise StoreError(
                 f"out: {root} holds results on {dataset!r}, not {study.dataset!r}; choose another --out"
             )
+        needed = stored_study.get("own_parts")
+        absent = [name for name in needed if name not in study.own_parts] if isinstance(needed, dict) else []
+        if absent:
+            raise StoreError(
+                f"out: {root} holds a study with {', '.join(absent)} (own_parts); add --with {absent[0]}, or choose "
+                "another --out"
+            )
     elif any(entry.name not in EMPTY and not is_of_dead_writer(entry) for entry in root.iterdir()):
         raise StoreError(f"out: {root} is not empty and not a study's folder; choose another --out")

@@ -31,6 +31,8 @@ PLAIN = (int, float, bool, str, type(None))
 """Types of a hyper-parameter's value."""
 OWN_NUMBERS = "own"
 """Group of a run file that holds the numbers of the user's measures."""
+OWN_COLUMNS: dict[str, str] = {}
+"""Column -> the user's measure that fills it, of the measures that are registered in this process."""
 PARTS = (
     "jacobian_trace",
     "jacobian_top",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -22,6 +23,9 @@ OTHER_DATA = (
     "For other data give kind='matrix' with transition=, or "
     "kind='pair', which mistakes each class for the next"
 )
+
+TRUTH_IS_LOST = 0.5
+"""Rate from which on the one wrong label of a class is as likely as the right one."""
 
 CIFAR100_SUPERCLASSES = (
     *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11),
@@ -88,6 +92,14 @@ def pair(clean: Tensor, classes: int, rate: float, generator: torch.Generator) -
 def _relabel(
     clean: Tensor, classes: int, rate: float, generator: torch.Generator, mistakes: Mapping[int, int]
 ) -> Corruption:
+    if rate >= TRUTH_IS_LOST:
+        label, wrong = next(iter(mistakes.items()))
+        warnings.warn(
+            f"rate: at {rate} the right label is no longer the likeliest: class {label} is labeled {wrong} with "
+            f"probability {rate:.4g} and right with {1 - rate:.4g}, so that such classes lose their own label. Give a "
+            "rate below 0.5, or kind='symmetric'",
+            stacklevel=5,
+        )
     transition = torch.eye(classes, dtype=torch.float64, device="cpu")
     for label, wrong in mistakes.items():
         transition[label, label] = 1 - rate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -42,3 +42,14 @@ def _is_setting(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(isinstance(part, PLAIN) for part in value)
     return isinstance(value, (*PLAIN, Tensor))
+
+
+def described(made: object, arguments: Mapping[str, Any]) -> str:
+    """The name of a class with its arguments, without tensors and those that are the defaults of it or of a base."""
+    shown = dict(arguments)
+    for base in type(made).__mro__:
+        for name, parameter in inspect.signature(base).parameters.items():
+            # a tensor is too long to show, and equals nothing as a whole
+            if name in shown and (isinstance(shown[name], Tensor) or shown[name] == parameter.default):
+                del shown[name]
+    return f"{type(made).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from ncsam.methods.arguments import with_known_arguments
+from ncsam.methods.arguments import described, with_known_arguments
 from ncsam.methods.batches import Batch, Count, Forward, check_batch, samples_in
 from ncsam.methods.call_checks import check_is_no_loss, check_model_and_loss, missing_attribute
 from ncsam.methods.closures import by_closure
@@ -91,6 +91,10 @@ class Method(ABC):
                 raise TypeError(
                     f"{cls.__name__}.{former}: declare `requires = Requirements({requirement}=True)` in its place"
                 )
+
+    def __repr__(self) -> str:
+        """The method with those of its settings that are not the defaults, such as "SAM(rho=0.1)"."""
+        return described(self, self.arguments)
 
     @with_known_arguments
     def __init__(

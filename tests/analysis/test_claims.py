@@ -230,7 +230,7 @@ def test_the_sign_of_what_is_never_negative_is_vacuous():
 
 def test_too_few_runs_for_a_verdict_say_how_many_it_takes():
     same = dict.fromkeys(METHODS, 0.0)
-    runs = table(seeds=2, quality=same, noise=0.05).query("noise_rate <= 0.4")
+    runs = table(seeds=2, quality=same, noise=0.01).query("noise_rate <= 0.4")
     said = judged(runs, "G1")["G1"].conclusions[0]
     assert "To find one as large as the margin (0.01 share) takes about" in said
 

@@ -9,6 +9,7 @@ import pytest
 
 from analysis.claims import CLAIMS, judge
 from analysis.claims.effect import CONTRADICTED_HERE, EQUIVALENT_HERE, INCONCLUSIVE, SUPPORTED_HERE
+from analysis.claims.quantities import quantity
 from tests.analysis.synthetic_study import table
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
@@ -114,3 +115,10 @@ def test_flatness_that_protects_at_equal_uncertainty_is_found():
 
 def test_flatness_that_only_goes_with_the_uncertainty_that_protects_is_not_found():
     assert judged("E10", families(lambda uncertain: -uncertain, protects="uncertainty")) == [INCONCLUSIVE] * 2
+
+
+def test_a_new_index_is_asked_for_only_where_the_index_is_old():
+    runs = table().assign(memorized_at_fit=np.nan, early_fitted=0.5)
+    what = quantity("memorized_at_fit")
+    assert what.lacks(runs) == "runs that fit seven eighths of the right labels after their first epoch"
+    assert "index by this version" in what.lacks(runs.drop(columns="memorized_at_fit"))

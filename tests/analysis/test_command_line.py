@@ -230,7 +230,9 @@ def test_a_dry_run_tells_the_runs_and_does_none(undisturbed, study_file, tmp_pat
     assert cli.main([*arguments, "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "1 are left" in printed
-    assert re.search(r"time left with \d+ workers: \d+ s( to \d+ s)?, measurements apart", printed)
+    assert re.search(
+        r"time left with \d+ workers: \d+ s( to \d+ s)?, .*without measurements, whose time", printed
+    )
 
 
 def test_help_names_the_engines_and_measures_that_there_are(capsys):

@@ -187,8 +187,20 @@ def test_an_open_answer_says_what_it_would_take():
 
 def test_an_effect_that_its_unit_does_not_allow_is_not_said_to_be_findable():
     said = conclusion(effect_of([0.0] * FEW, noise=3.0, margin=0.5, limits=(-1.0, 1.0)))
-    assert "No possible effect would have been found four times in five with these 12 pairs." in said
+    assert "These 12 pairs cannot decide this." in said
     assert "An effect of" not in said
+
+
+def test_a_study_a_hundred_times_as_large_is_no_plan():
+    said = conclusion(effect_of([0.0] * FEW, noise=30.0, margin=0.1))
+    assert said.endswith("These 12 pairs cannot decide this.")
+    assert "takes about" not in said
+
+
+def test_differences_that_cancel_leave_no_rounding():
+    one_cell = paired_effect(["a"] * 3, [0.1, 0.2, -0.1 - 0.2])
+    two_cells = paired_effect(["a", "a", "b", "b"], [0.1, 0.5, -0.1, -0.5 + 1e-17])
+    assert (one_cell.these.estimate, two_cells.these.estimate) == (0.0, 0.0)
 
 
 def test_an_interval_ends_where_the_values_of_its_unit_end():

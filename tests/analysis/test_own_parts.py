@@ -4,142 +4,16 @@ import contextlib
 import json
 import re
 import shutil
-from collections import OrderedDict
 
 import pytest
 import torch
 
 from analysis import cli, store
-from analysis.claims import CLAIMS, QUANTITIES, SGD, Claim, Level, judge
+from analysis.claims import SGD, Claim, Level, judge
 from analysis.cli import commands
 from analysis.plan import final_runs, own_parts, read_study
-from analysis.run.measurements import MEASURES
-from ncsam import DATASETS, LOSSES, METHODS, MODELS, NOISE_KINDS
+from tests.analysis.own_study import MINE, STUDY, forgotten_at_the_end, study
 from tests.analysis.tiny_study import TINY, finished_tiny
-
-REGISTRIES = (METHODS, MODELS, DATASETS, LOSSES, NOISE_KINDS, MEASURES, CLAIMS, QUANTITIES, own_parts.LOADED)
-
-MINE = '''
-from __future__ import annotations
-
-import torch
-from torch import nn
-
-from analysis.claims import Claim, Level, Quantity, Variant, register, register_quantity
-from analysis.run.own_measures import register_measure
-from ncsam import (
-    DATASET_REGISTRY, LOSS_REGISTRY, METHOD_REGISTRY, MODEL_REGISTRY, NOISE_REGISTRY, SAM, Corruption, NoiseKind,
-    make_dataset,
-)
-
-
-@METHOD_REGISTRY.register("scaled-sam")
-class ScaledSAM(SAM):
-    """SAM with a radius that is multiplied."""
-
-    def __init__(self, model: nn.Module, loss_fn, *, rho: float, factor: float = 2.0) -> None:
-        super().__init__(model, loss_fn, rho=factor * rho)
-
-
-@MODEL_REGISTRY.register("linear")
-def linear(input_shape, num_classes, *, bias: int = 1):
-    """One layer."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(input_shape).numel(), num_classes, bias=bool(bias)))
-
-
-@DATASET_REGISTRY.register("blobs")
-def blobs(folder):
-    """Two clouds."""
-    draw = torch.Generator().manual_seed(0)
-    targets = torch.arange(200) % 2
-    pixels = torch.randn(200, 3, generator=draw) + 2 * targets[:, None]
-    return make_dataset("blobs", (pixels[:120], targets[:120]), (pixels[120:], targets[120:]))
-
-
-@LOSS_REGISTRY.register("brier")
-class Brier(nn.Module):
-    """The squared error of the probabilities."""
-
-    def __init__(self, *, weight: float = 1.0) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, outputs, targets):
-        """The mean."""
-        truth = nn.functional.one_hot(targets, outputs.shape[1])
-        return self.weight * (outputs.softmax(1) - truth).square().sum(1).mean()
-
-
-def first_ones(clean, classes, rate, generator, *, shift: int = 1):
-    """The first samples are wrong."""
-    observed = clean.clone()
-    wrong = round(rate * len(clean))
-    observed[:wrong] = (observed[:wrong] + shift) % classes
-    return Corruption(observed)
-
-
-NOISE_REGISTRY.register("first")(NoiseKind(first_ones))
-
-
-def margin(subject):
-    """How sure the network is."""
-    outputs = subject.model(subject.data.held_out.inputs).softmax(1)
-    return {"mean_confidence": outputs.max(1).values.mean().item()}
-
-
-register_measure("confidence", ["mean_confidence"], margin)
-register_quantity("confidence", Quantity("mean confidence on test data", ("mean_confidence",), "share", margin=0.01))
-register(
-    Claim(
-        id="X1",
-        statement="Scaled SAM is confident.",
-        place="here",
-        predictions=[Level("confidence", Variant("scaled SAM", "scaled-sam"), sign=1)],
-    )
-)
-'''
-
-STUDY = """
-name = "own"
-dataset = "blobs"
-seeds = [0]
-claims = ["x1", "L1"]
-[model]
-name = "linear"
-[noise]
-kind = "first"
-rates = [0.25]
-shift = 1
-[training]
-epochs = 2
-optimizer = "adamw"
-alignment_batches = 0
-[[methods]]
-name = "scaled-sam"
-label = "Scaled"
-rho = [0.1, 0.2]
-factor = 3.0
-loss = "brier"
-[measure]
-samples = 20
-eigenvalues = 1
-trace_max_products = 10
-sharpness_steps = 2
-"""
-
-
-@contextlib.contextmanager
-def forgotten_at_the_end():
-    """Puts back what is registered meanwhile; the function that is given forgets it at once, as a new process would."""
-    before = [dict(registry) for registry in REGISTRIES]
-
-    def forget():
-        for registry, content in zip(REGISTRIES, before, strict=True):
-            registry.clear()
-            registry.update(content)
-
-    yield forget
-    forget()
 
 
 @pytest.fixture
@@ -173,10 +47,6 @@ def with_results(folder, study_of_own_parts):
     """The folder with the results of its study, whose own parts this process has not read."""
     shutil.copytree(study_of_own_parts, folder / "out")
     return folder
-
-
-def study(*arguments, engine="serial"):
-    return cli.main(["study", "own.toml", "--out", "out", "--engine", engine, "--threads", "1", *arguments])
 
 
 def test_every_kind_of_part_works_in_a_study(study_of_own_parts):
@@ -248,58 +118,6 @@ def test_without_the_file_the_names_are_unknown(folder, capsys):
     assert "a part of your own needs --with FILE, the file that registers it" in said
 
 
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        ("import no_such_module", "--with: mine.py fails: ModuleNotFoundError"),
-        ("def", "--with: mine.py fails: SyntaxError"),
-        (
-            "from ncsam import METHOD_REGISTRY, SAM\nMETHOD_REGISTRY.register('sam')(SAM)",
-            "the name 'sam' is taken",
-        ),
-        (
-            "from analysis.run.own_measures import register_measure\nregister_measure('trace 2', ['a b'], print)",
-            "columns: must be names",
-        ),
-    ],
-)
-def test_a_file_that_cannot_be_taken_is_refused_in_one_line(source, says, folder, capsys):
-    (folder / "mine.py").write_text(source)
-    assert study("--with", "mine.py") == 2
-    error = capsys.readouterr().err
-    assert says in error
-    assert error.count("\n") == 1
-    assert not (folder / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        (
-            MINE.replace("def blobs(folder)", "def blobs()"),
-            "a part of mine.py, or ncsam itself: TypeError: blobs() takes 0",
-        ),
-        (
-            MINE.replace('make_dataset("blobs", ', "make_dataset("),
-            "TypeError: make_dataset() missing 1 required",
-        ),
-        (
-            MINE.replace("Corruption(observed)", "observed"),
-            "must draw an ncsam.Corruption(observed), got a Tensor",
-        ),
-        (MINE.replace("NoiseKind(first_ones)", "first_ones"), "has no attribute 'draw'"),
-    ],
-)
-def test_a_part_that_is_not_what_its_registry_takes_is_one_line(source, says, folder, capsys, monkeypatch):
-    # data of this name that another test read are not kept
-    monkeypatch.setattr("ncsam.datasets.kept._kept", OrderedDict())
-    (folder / "mine.py").write_text(source)
-    assert study("--with", "mine.py") == 2
-    error = capsys.readouterr().err
-    assert says in error
-    assert error.count("\n") == 1
-
-
 def test_without_own_parts_a_configuration_says_nothing_of_them(tmp_path):
     (tmp_path / "study.toml").write_text(TINY)
     (run, _) = final_runs(read_study(tmp_path / "study.toml"))
@@ -358,14 +176,18 @@ def test_adamw_trains_as_torch_does(tmp_path):
         assert value == pytest.approx(expected[name], abs=1e-5), name
 
 
-def test_the_example_of_the_page_runs(folder, capsys, pytestconfig):
+def test_the_examples_of_the_page_run(folder, capsys, pytestconfig):
     page = (pytestconfig.rootpath / "docs/own_parts.md").read_text()
-    (example,) = re.findall(r"```\{code-block\} python\n:caption: mine.py\n(.*?)```", page, flags=re.S)
-    (folder / "mine.py").write_text(example)
+    examples = re.findall(r"```\{code-block\} python\n:caption: (\w+\.py)\n(.*?)```", page, flags=re.S)
+    for name, example in examples:
+        (folder / name).write_text(example)
     method = '[[methods]]\nname = "double-sam"\nrho = 0.1\n'
-    text = TINY.replace("[[methods]]", f"{method}[[methods]]")
+    text = TINY.replace("[[methods]]", f"{method}[[methods]]").replace("[noise]", '[noise]\nkind = "next"')
     (folder / "own.toml").write_text(f'claims = ["X1"]\n{text}')
-    assert study("--with", "mine.py") == 0, capsys.readouterr().err
+    assert study("--with", "mine.py", "--with", "more.py") == 0, capsys.readouterr().err
     judged = json.loads((folder / "out/claims.json").read_text())
     (mine,) = [each for each in judged if each["id"] == "X1"]
     assert mine["effects"][0]["samples"] == 2
+    table = store.read_table(folder / "out")
+    assert (table["largest_weight"] > 0).all()
+    assert (table["test_margin"] > 0).all()

@@ -254,7 +254,7 @@ def test_the_fingerprint_follows_every_setting_that_decides_the_result(tmp_path)
         ("[noise]", "[noise]\nconcentration = 2", "noise.concentration: 'symmetric' has no such option"),
         ('label = "SGD"', 'label = "SAM"', "methods.1.label: 'SAM' has the folder 'sam' of another"),
         ('label = "SGD"', 'label = "--"', "methods.0.label"),
-        ('name = "sam"', 'name = "SAM"', "did you mean 'sam'? ([[methods]] number 2 in the file)"),
+        ('name = "sam"', 'name = "SAM"', "registers it ([[methods]] number 2 in the file)"),
         (
             "rho = [0.1, 0.5]",
             "rho = 0.1\nmodel = { hiden = [8] }",

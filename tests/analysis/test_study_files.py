@@ -10,9 +10,10 @@ import pytest
 
 from analysis.claims import CLAIMS, QUANTITIES, judge
 from analysis.claims.effect import NOT_MEASURED, SIGNIFICANCE
-from analysis.plan import final_runs, read_study, selection_runs
+from analysis.plan import StudyError, final_runs, read_study, selection_runs
 from analysis.plan.leaderboard import read_leaderboard
 from ncsam.training import METRICS
+from tests.analysis.tiny_study import TINY
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
 
@@ -87,3 +88,9 @@ def test_a_study_has_the_runs_that_its_claims_need_and_enough_of_them_for_verdic
     undecided = [effect.name for effect in effects if effect.test.smallest_p >= SIGNIFICANCE / effect.tests]
     # six families have 36 orders among neighbors, as docs/claims.md says
     assert [name for name in undecided if "given training loss" not in name] == []
+
+
+def test_a_key_of_the_noise_that_is_no_option_is_named_where_it_was_meant(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY.replace("[noise]", "[noise]\nrate = 0.4"))
+    with pytest.raises(StudyError, match="noise.rate: 'symmetric' has no such option; did you mean 'rates'?"):
+        read_study(tmp_path / "tiny.toml")

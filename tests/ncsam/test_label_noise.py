@@ -1,6 +1,7 @@
 """Kinds of label noise: their rates, transitions, seeds and errors."""
 
 import hashlib
+import warnings
 
 import numpy as np
 import pytest
@@ -139,6 +140,16 @@ def test_a_matrix_is_scaled_to_the_rate_that_is_asked_for():
     torch.testing.assert_close(labels.transition[off_diagonal], 1.5 * matrix[off_diagonal])
     with pytest.raises(ValueError, match=r"^rate: .* at most 0\.444"):
         corrupt_labels(clean, kind="matrix", transition=matrix, rate=0.5, seed=0)
+
+
+@pytest.mark.parametrize(("rate", "is_told"), [(0.4, False), (0.5, True), (0.6, True)])
+def test_a_rate_at_which_pairs_lose_their_own_label_is_told(rate, is_told):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        corrupt_labels(torch.arange(40) % 4, kind="pair", rate=rate, seed=0)
+    assert [str(each.message).startswith(f"rate: at {rate} the right label") for each in told] == [
+        True
+    ] * is_told
 
 
 def test_a_scaling_that_makes_a_wrong_label_the_likeliest_is_told():

@@ -268,3 +268,8 @@ def test_losses_targets_and_models_that_do_not_fit_are_named():
 def test_a_requirement_declared_in_the_former_way_is_refused_with_the_new_one(former, requirement):
     with pytest.raises(TypeError, match=rf"^Own\.{former}: declare .*Requirements\({requirement}=True\)"):
         type("Own", (SAM,), {former: True})
+
+
+def test_a_method_prints_the_settings_that_it_was_given():
+    method = NCSAM(torch.nn.Linear(2, 2), torch.nn.CrossEntropyLoss(), rho=0.2, flip_ratio=0.4, strength=0.1)
+    assert repr(method) == "NCSAM(rho=0.2, flip_ratio=0.4, strength=0.1)"
