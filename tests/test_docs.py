@@ -9,7 +9,7 @@ from analysis.claims import claim
 PAGES = (
     *("benchmarks/curvature.md", "benchmarks/surfaces.md", "benchmarks/training.md"),
     *("findings/explanations.md", "findings/flatness.md", "findings/quick.md", "findings/redrawn-labels.md"),
-    *("findings/text-and-people.md", "findings/the-method.md"),
+    *("findings/text-and-people.md", "findings/the-method.md", "findings/what-changed.md"),
     *(
         "along-training.md",
         "any-batch.md",

@@ -199,7 +199,7 @@ def test_what_is_said_of_sharpness_measured_anew_is_in_the_table():
     said = f"of its {len(anew)} means of sharpness"
     assert_said(
         {
-            "findings": (
+            "findings/what-changed": (
                 said,
                 f"{len(moved)} moved by more than 1%, from {min(moved):.0%} to {max(moved):+.0%}",
             )
@@ -229,7 +229,7 @@ def test_what_is_said_of_the_search_from_more_starts_is_in_its_tables():
     assert l2["verdict"] == "inconclusive"
     assert_said(
         {
-            "findings": (
+            "findings/what-changed": (
                 f"of its {len(wider)} means of sharpness, {len(moved)} rose by more than 1%",
                 f"by up to {moved.max():.0%}",
                 f"missed {before['missed']:.0f} of {before['searches']:.0f} plain ones by more than 3%, by up to "

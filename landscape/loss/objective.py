@@ -280,10 +280,9 @@ class Objective:
         """Mean loss and accuracy at `theta`, or at the model's own weights, in one pass."""
         # a copy, because some models change their weights in place, such as an Embedding with max_norm
         theta = self.point(theta).clone()
+        outputs = partial(self.outputs, theta)
         with self.ranks.together(), self.without_gradients():
-            sums = loss_and_hits(
-                self.chunks, partial(self.outputs, theta), self.loss_fn, self.counting, self.device
-            )
+            sums = loss_and_hits(self.chunks, outputs, self.loss_fn, self.counting, self.device)
         total_loss, total_hits = self.ranks.over_samples(sums).tolist()
         mean_loss = total_loss / self.weight + (float(self.penalty(theta)) if self.penalty else 0.0)
         # labels are counted only where there are classes, because counting reads the data
