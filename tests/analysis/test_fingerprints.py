@@ -1,6 +1,7 @@
 """A finished training counts as finished for good: its fingerprint is, to the byte, what it always was.
 
 `files/fingerprints.tsv` was written by a version whose configurations were compared with those of version 0.1.
+Seeds that a study got since then added runs.
 """
 
 import csv
