@@ -185,9 +185,9 @@ def digests_of(batch: Batch) -> list[int]:
         arrays = [leaf.tobytes() for leaf in tree_leaves(batch) if isinstance(leaf, np.ndarray)]
         tensors = tensors_in(batch)
         shapes = [repr((tensor.shape, tensor.dtype)).encode() for tensor in tensors]
-        contents = [_content(part) for tensor in tensors for part in dense_parts(tensor)]
+        contents = [content_of(part) for tensor in tensors for part in dense_parts(tensor)]
         return [_digest(*contents, *shapes, *others, *arrays)]
-    leaves = [_content(leaf) for leaf in tree_leaves(batch)]
+    leaves = [content_of(leaf) for leaf in tree_leaves(batch)]
     sizes = [len(leaf) // max(count, 1) for leaf in leaves]
     return [
         _digest(*(leaf[i * size : (i + 1) * size] for leaf, size in zip(leaves, sizes, strict=True)))
@@ -198,7 +198,8 @@ def digests_of(batch: Batch) -> list[int]:
 PLAIN = (int, float, complex, str, bytes)
 
 
-def _content(tensor: Tensor) -> memoryview:
+def content_of(tensor: Tensor) -> memoryview:
+    """The numbers of a dense tensor of any dtype as bytes, for digests."""
     # as bytes, because NumPy has no bfloat16
     return as_real(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data
 

@@ -38,10 +38,7 @@ class Unchanged:
         Raises:
             ChangedDataError: it has.
         """
-        if self._changes_now() != self._changes or not all(
-            torch.equal(now, before)
-            for now, before in zip(map(_entries, self._foreign), self._entries, strict=True)
-        ):
+        if self._changes_now() != self._changes or any(each.has_changed() for each in self._foreign):
             raise ChangedDataError(
                 "data: were changed in place after the Objective was made; make a new Objective of the changed data, "
                 "or give clones of data that change later"
@@ -59,8 +56,7 @@ class Unchanged:
 
     def _begin(self) -> None:
         self._changes = self._changes_now()
-        self._foreign = [tensor for tensor in self._tensors if _has_foreign_memory(tensor)]
-        self._entries = [_entries(tensor) for tensor in self._foreign]
+        self._foreign = [_Entries(tensor) for tensor in self._tensors if _has_foreign_memory(tensor)]
 
     def _changes_now(self) -> list[int]:
         return [changes_of(tensor) for tensor in self._tensors]
@@ -76,7 +72,21 @@ def _has_foreign_memory(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and tensor.is_cpu and not tensor.untyped_storage().resizable()
 
 
-def _entries(tensor: Tensor) -> Tensor:
-    """Copies of some entries, evenly spread, as bytes, in which NaN is itself."""
-    flat = tensor.detach().flatten()
-    return flat[:: max(1, len(flat) // LOOKED_AT)].clone().view(torch.uint8)
+class _Entries:
+    """Some entries of a tensor, evenly spread, as they are at first."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = torch.atleast_1d(tensor.detach())
+        count = self._tensor.numel()
+        positions = torch.arange(0, count, max(1, count // LOOKED_AT), device="cpu")
+        # by indices, because to flatten a tensor with permuted axes would copy all of it in each pass
+        self._places = torch.unravel_index(positions, self._tensor.shape)
+        self._at_first = self._now()
+
+    def has_changed(self) -> bool:
+        """Whether one of them is another one now."""
+        return not torch.equal(self._now(), self._at_first)
+
+    def _now(self) -> Tensor:
+        # as bytes, in which NaN is itself
+        return self._tensor[self._places].view(torch.uint8)

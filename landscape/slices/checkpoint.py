@@ -11,9 +11,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from torch import Tensor
 
+from landscape.data.batches import content_of
 from landscape.evaluation.evaluator import Evaluator, Values
 from landscape.loss.objective import Objective
 from landscape.results.fields import FloatArray
@@ -53,8 +53,7 @@ def _digest(tensors: list[Tensor], names: Any = ()) -> str:
     digest = hashlib.sha256(repr(names).encode())
     for tensor in tensors:
         digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
-        # as bytes, because NumPy has no bfloat16
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(content_of(tensor))
     return digest.hexdigest()
 
 

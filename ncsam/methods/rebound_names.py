@@ -51,6 +51,7 @@ def rebound_by(function: FunctionType) -> Rebound:
 
 def rebound_by_methods(kind: type) -> Rebound:
     """What methods of a class and its bases bind anew; torch's own classes bind nothing."""
+    # a function of its own, because mypy does not take a class for an argument of a cached one
     return _rebound_by_methods(kind)
 
 
