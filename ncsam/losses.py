@@ -112,6 +112,30 @@ class SymmetricCrossEntropy(MeanOverLabels):
         return mean_over(-self.alpha * log_p + self.beta * self.log_zero * torch.expm1(log_p), counts)
 
 
+class ConfidencePenalty(MeanOverLabels):
+    """Cross-entropy - strength * entropy of the predictions (Pereyra et al. 2017, arXiv:1701.06548, section 3).
+
+    Predictions become less sure, and nothing else is asked of the network.
+
+    Args:
+        strength: weight of the entropy, beta in the paper, which takes 0.1 for images.
+    """
+
+    @with_plain_numbers
+    def __init__(self, *, strength: float = 0.1) -> None:
+        super().__init__()
+        check_not_negative("strength", strength)
+        self.strength = strength
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss."""
+        counts = self._has_label(targets)
+        log_p = log_softmax(outputs, 1)
+        # a probability that underflows has no entropy, where 0 times an infinite logarithm would be NaN
+        entropy = -(log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(1)
+        return cross_entropy(outputs, targets) - self.strength * mean_over(entropy, counts)
+
+
 class ForwardCorrection(MeanOverLabels):
     """Cross-entropy of the observed labels' distribution, -log (T^T p)_y (Patrini et al. 2017, Theorem 2).
 
@@ -317,6 +341,7 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "cross-entropy": cross_entropy_loss,
     "gce": GeneralizedCrossEntropy,
     "sce": SymmetricCrossEntropy,
+    "confidence-penalty": ConfidencePenalty,
     "elr": EarlyLearningRegularization,
     "forward": ForwardCorrection,
     "sln": StochasticLabelNoise,

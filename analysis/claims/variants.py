@@ -22,6 +22,12 @@ A warm-up belongs to them only if the method has one by default: SAM with a warm
 SAME_NORM = 1.25
 """Perturbations whose mean norms differ by less than this factor count as equally long."""
 
+SAME_UNCERTAINTY = 1.1
+"""Networks whose mean uncertainties differ by less than this factor count as equally unsure."""
+
+SAME_JACOBIAN_TRACE = 1.5
+"""Networks whose mean traces of J^T J differ by less than this factor count as equally flat."""
+
 UNCHANGED = "[]"
 """The text of the column `changed` of a method that trains as its study says."""
 
@@ -30,6 +36,21 @@ CELL = ["dataset", "noise_kind", "noise_rate"]
 
 PAIRED_BY = [*CELL, "seed"]
 """Runs with equal values in these columns are paired."""
+
+
+@dataclass(frozen=True)
+class Equal:
+    """What a variant's runs must have in common with those of another one.
+
+    Attributes:
+        column: a positive quantity of the table. In each cell the label with the nearest mean counts.
+        to: the other variant.
+        within: the factor by which the means may differ.
+    """
+
+    column: str
+    to: Variant
+    within: float
 
 
 @dataclass(frozen=True)
@@ -43,7 +64,7 @@ class Variant:
         loss: training loss, a name in `ncsam.LOSSES`. Its options may have any value, except for a smoothing.
         larger_radius: whether only runs count whose rho is larger than that of the method's chosen runs in the same
             cell.
-        as_long_as: a variant; only runs count whose perturbations are as long as its perturbations with the same noise.
+        equal: only runs count that equal those of another variant in a quantity, such as the perturbations' length.
         changed: the settings of architecture and training, such as `"training.weight_decay"`, in which the method
             differs from its study. Runs with other changes are of another variant.
     """
@@ -53,7 +74,7 @@ class Variant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     loss: str = "cross-entropy"
     larger_radius: bool = False
-    as_long_as: Variant | None = None
+    equal: Equal | None = None
     changed: tuple[str, ...] = ()
 
 
@@ -71,6 +92,18 @@ JACOBIAN_SAM = Variant("J-SAM", "j-sam")
 LOGIT_SAM = Variant("L-SAM", "l-sam")
 FISHER_PENALTY = Variant("penalty on the Fisher trace", "fisher-penalty")
 JACOBIAN_PENALTY = Variant("penalty on tr J^T J", "jacobian-penalty")
+EQUALLY_UNSURE = Variant(
+    "penalty on confidence, equally unsure",
+    "plain",
+    loss="confidence-penalty",
+    equal=Equal("uncertainty_observed", JACOBIAN_PENALTY, SAME_UNCERTAINTY),
+)
+EQUALLY_FLAT = Variant(
+    "penalty on confidence, equally flat",
+    "plain",
+    loss="confidence-penalty",
+    equal=Equal("jacobian_trace_observed", JACOBIAN_PENALTY, SAME_JACOBIAN_TRACE),
+)
 NCSAM = Variant("NCSAM", "ncsam")
 OPPOSITE_SIGN = Variant("NCSAM, opposite sign", "ncsam", {"compensation": -1})
 RANDOM_FLIPS = Variant("NCSAM, random flips", "ncsam", {"draw": "uniform", "labels": "uniform"})
@@ -78,9 +111,15 @@ RANDOM_DIRECTION = Variant("NCSAM, random direction", "ncsam", {"direction": "ra
 UNCOMPENSATED = Variant("NCSAM without compensation", "ncsam", {"strength": 0.0})
 CONSTANT_SCHEDULE = Variant("NCSAM, constant schedule", "ncsam", {"schedule": "constant"})
 NOT_PROJECTED = Variant("NCSAM, not projected", "ncsam", {"project": False})
-SAM_AS_LONG = Variant("SAM with perturbations as long as NCSAM's", "sam", as_long_as=NCSAM)
+SAM_AS_LONG = Variant(
+    "SAM with perturbations as long as NCSAM's",
+    "sam",
+    equal=Equal("mean_perturbation_norm", NCSAM, SAME_NORM),
+)
 SAM_AS_LONG_AS_NOT_PROJECTED = Variant(
-    "SAM with perturbations as long as not projected NCSAM's", "sam", as_long_as=NOT_PROJECTED
+    "SAM with perturbations as long as not projected NCSAM's",
+    "sam",
+    equal=Equal("mean_perturbation_norm", NOT_PROJECTED, SAME_NORM),
 )
 
 
@@ -129,7 +168,7 @@ def select(table: pd.DataFrame, variant: Variant, beside: pd.DataFrame | None = 
     For each data set and kind of noise, the label whose hyper-parameters were chosen from most candidates enters, so
     that a tuned method takes precedence over values set by hand. Of equal ones, the label with the hyper-parameters of
     the compared runs enters. With `larger_radius`, the label with the smallest of the larger mean radii enters. With
-    `as_long_as`, the label with the nearest mean norm enters, for each noise.
+    `equal`, the label with the nearest mean enters, for each cell.
 
     Raises:
         AmbiguousError: several labels are left, and only their names could decide between them.
@@ -137,8 +176,8 @@ def select(table: pd.DataFrame, variant: Variant, beside: pd.DataFrame | None = 
     runs = runs_of(table, variant)
     if variant.larger_radius:
         return _with_larger_radius(table, runs, variant)
-    if variant.as_long_as is not None:
-        return _as_long(runs, select(table, variant.as_long_as))
+    if variant.equal is not None:
+        return _equal(runs, select(table, variant.equal.to), variant.equal)
     chosen = [
         _most_tuned(of_noise, variant, beside)
         for _, of_noise in runs.groupby(["dataset", "noise_kind"], sort=False)
@@ -218,15 +257,15 @@ def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Varian
     return larger[larger["method"] == min(mean.index, key=lambda label: (mean[label], label))]
 
 
-def _as_long(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """For each noise, the runs of the label whose mean norm of perturbations is nearest to that of other runs."""
-    norm = "mean_perturbation_norm"
-    if norm not in runs:
+def _equal(runs: pd.DataFrame, others: pd.DataFrame, equal: Equal) -> pd.DataFrame:
+    """For each cell, the runs of the label whose mean is nearest to that of other runs."""
+    column = equal.column
+    if column not in runs:
         return runs.iloc[:0]
-    aim = others.groupby(CELL)[norm].mean().rename("aim").reset_index()
-    found = runs.groupby([*CELL, "method"])[norm].mean().reset_index().merge(aim, on=CELL)
-    found["apart"] = np.abs(np.log(found[norm] / found["aim"]))
-    near = found[found["apart"] < np.log(SAME_NORM)].sort_values(["apart", "method"])
+    aim = others.groupby(CELL)[column].mean().rename("aim").reset_index()
+    found = runs.groupby([*CELL, "method"])[column].mean().reset_index().merge(aim, on=CELL)
+    found["apart"] = np.abs(np.log(found[column] / found["aim"]))
+    near = found[found["apart"] < np.log(equal.within)].sort_values(["apart", "method"])
     chosen = near.drop_duplicates(CELL)[[*CELL, "method"]]
     kept = pd.MultiIndex.from_frame(runs[[*CELL, "method"]]).isin(pd.MultiIndex.from_frame(chosen))
     return runs[kept]
