@@ -29,6 +29,7 @@ from ncsam.layout import in_fastest_layout
 from ncsam.losses import (
     LOSS_REGISTRY,
     LOSSES,
+    ConfidencePenalty,
     EarlyLearningRegularization,
     ForwardCorrection,
     GeneralizedCrossEntropy,
@@ -106,6 +107,7 @@ __all__ = [
     "CleanSAM",
     "ClusterNCSAM",
     "CoTeaching",
+    "ConfidencePenalty",
     "ConfidentJoint",
     "Corruption",
     "Dataset",

@@ -102,7 +102,7 @@ TRANSITION = torch.tensor(
     [[0.7, 0.3, 0.0, 0.0], [0.0, 0.6, 0.4, 0.0], [0.0, 0.0, 0.8, 0.2], [0.1, 0.0, 0.0, 0.9]],
     dtype=torch.float64,
 )
-LOSSES = ["gce", "sce", "forward", "elr", "sln"]
+LOSSES = ["gce", "sce", "confidence-penalty", "forward", "elr", "sln"]
 
 
 def loss_of(name):
@@ -153,7 +153,7 @@ def test_a_label_that_is_neither_a_class_nor_ignored_is_no_class_from_the_end(na
         loss_of(name)(outputs, targets.masked_fill(HALF, -1), *rows_for(name, slice(None)))
 
 
-@pytest.mark.parametrize("name", ["gce", "sce", "forward", "elr"])
+@pytest.mark.parametrize("name", ["gce", "sce", "confidence-penalty", "forward", "elr"])
 def test_micro_batches_of_a_robust_loss_are_weighted_by_their_labels(name):
     inputs, targets = batch()
     ignored = targets.clone()
@@ -168,7 +168,7 @@ def test_micro_batches_of_a_robust_loss_are_weighted_by_their_labels(name):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["gce", "sce", "forward"])
+@pytest.mark.parametrize("name", ["gce", "sce", "confidence-penalty", "forward"])
 def test_an_objective_counts_the_labels_of_a_robust_loss(name):
     inputs, targets = batch()
     model, loss, ignored = network(), loss_of(name), targets.clone()

@@ -47,6 +47,22 @@ def test_symmetric_cross_entropy_is_its_formula(outputs):
     torch.testing.assert_close(ncsam.SymmetricCrossEntropy()(logits, targets), expected.mean())
 
 
+def test_the_confidence_penalty_is_cross_entropy_less_the_entropy_of_the_predictions(outputs):
+    logits, targets = outputs
+    entropy = scipy.stats.entropy(logits.softmax(1).numpy(), axis=1).mean()
+    expected = nn.functional.cross_entropy(logits, targets) - 0.7 * entropy
+    torch.testing.assert_close(ncsam.ConfidencePenalty(strength=0.7)(logits, targets), expected)
+
+
+@pytest.mark.parametrize("least", [-300.0, -math.inf])
+def test_the_confidence_penalty_has_gradients_where_a_class_has_no_probability(least):
+    logits = torch.tensor([[300.0, 0.0, least]], requires_grad=True)
+    loss = ncsam.ConfidencePenalty()(logits, torch.tensor([1]))
+    assert loss.item() == pytest.approx(300.0)
+    loss.backward()
+    torch.testing.assert_close(logits.grad, torch.tensor([[1.0, -1.0, 0.0]]))
+
+
 def test_forward_correction_is_the_likelihood_of_the_observed_label(outputs):
     logits, targets = outputs
     observed = logits.softmax(1) @ transition()
@@ -67,7 +83,7 @@ def test_forward_correction_has_gradients_where_no_label_is_of_some_class(output
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("name", ["gce", "sce", "forward", "elr"])
+@pytest.mark.parametrize("name", ["gce", "sce", "confidence-penalty", "forward", "elr"])
 def test_losses_that_need_classes_refuse_mixed_ones(outputs, name):
     logits, targets = outputs
     loss = ncsam.build_loss(name, samples=20, classes=4, transition=transition())
@@ -164,6 +180,7 @@ def test_every_loss_is_a_mean_over_samples_and_falls_as_the_label_grows_likelier
         ("gce", {"p": 0.5}, "p"),
         ("sce", {"alpha": -1}, "alpha"),
         ("sce", {"log_zero": 0.0}, "log_zero"),
+        ("confidence-penalty", {"strength": -0.1}, "strength"),
         ("elr", {"momentum": 1.0}, "momentum"),
         ("elr", {"strength": -1.0}, "strength"),
         ("cross-entropy", {"label_smoothing": 1.5}, "label_smoothing"),
