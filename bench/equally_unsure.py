@@ -2,7 +2,7 @@
 
     python bench/equally_unsure.py
 
-Draws docs/static/equally-unsure.png from the committed runs of `studies/equally-unsure.toml`.
+Draws docs/static/equally-unsure.png from the committed runs on MNIST digits (`studies/equally-unsure.toml`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ ACROSS = {
     "uncertainty_observed": "uncertainty of the predictions",
     "jacobian_trace_observed": "tr $J^T J$, logarithmic",
 }
+DATA = "mnist-5k"
 ABOUT = (
     "4,000 MNIST digits, symmetric noise, an MLP. Each mark: mean and standard deviation over 5 seeds. Along the "
     "line the penalty on confidence grows from 0, which is SGD. Above: at equal uncertainty, the lower one memorizes "
@@ -61,6 +62,7 @@ def draw(ax: Axes, runs: pd.DataFrame, across: str) -> None:
 
 def picture(runs: pd.DataFrame) -> Figure:
     """Memorized wrong labels at each noise rate, against uncertainty (above) and against tr J^T J (below)."""
+    runs = runs[runs["dataset"] == DATA]
     rates = sorted(runs["noise_rate"].unique())
     with drawing(PLAIN):
         figure = new_figure(TWO_COLUMNS, 1.0)

@@ -34,7 +34,7 @@ JUDGED = (
     "alarms",
     "at-uncertainty",
     "damping",
-    "early-fisher",
+    *("early-fisher", "equally-unsure"),
 )
 """Studies of whose results the page has the verdicts alone."""
 OF_ACCURACY = ("word-languages", "human-labels", "mechanism", "ablations", "sam-controls")
