@@ -11,7 +11,13 @@ import torch.distributed as dist
 from analysis.engine import processes
 
 multiprocessing.set_forkserver_preload(
-    ["torch.distributed.fsdp", "landscape", "ncsam.public", "analysis.engine.processes", "analysis.run.one_run"]
+    [
+        "torch.distributed.fsdp",
+        "landscape",
+        "ncsam.public",
+        "analysis.engine.processes",
+        "analysis.run.one_run",
+    ]
 )
 """The server of ranks and of a study's workers imports these once, which takes seconds; it computes nothing, so that it
 can be copied."""
