@@ -14,7 +14,9 @@ study: $(VENV)/.data
 	$(BIN)/ncsam study studies/quick.toml --out results/quick
 
 # Engines apart: torch's autograd aborts in a process in which a Dask cluster was at work.
+# Byte-compiled first: many tests start processes, which compile the packages anew where Python is told to write no files.
 test: $(VENV)/.test
+	$(BIN)/python -m compileall -q analysis figures landscape ncsam
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/analysis/test_engines.py
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/analysis/test_engines.py --ignore=tests/clients \
 		--ignore=tests/test_notebooks.py

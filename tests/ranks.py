@@ -8,8 +8,24 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
-multiprocessing.set_forkserver_preload(["torch.distributed.fsdp", "landscape", "ncsam.public"])
-"""The server of ranks imports these once, which takes seconds; it computes nothing, so that it can be copied."""
+from analysis.engine import processes
+
+multiprocessing.set_forkserver_preload(
+    [
+        "torch.distributed.fsdp",
+        "landscape",
+        "ncsam.public",
+        "analysis.engine.processes",
+        "analysis.run.one_run",
+    ]
+)
+"""The server of ranks and of a study's workers imports these once, which takes seconds; it computes nothing, so that it
+can be copied."""
+
+
+def workers_are_copies(monkeypatch):
+    """The workers of studies are copies of the server."""
+    monkeypatch.setattr(processes, "START", "forkserver")
 
 
 @contextmanager

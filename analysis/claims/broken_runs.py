@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 
@@ -14,4 +15,5 @@ def marked(table: pd.DataFrame, name: str) -> pd.Series:
     """Whether each run has a mark, such as `failed`. A table without the column marks none."""
     if name not in table:
         return pd.Series(False, index=table.index)
-    return table[name].fillna(False).astype(bool)
+    marks = table[name]
+    return marks if marks.dtype == np.bool_ else marks.fillna(False).astype(bool)

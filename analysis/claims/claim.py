@@ -209,12 +209,13 @@ def _effect(prediction: Prediction, table: pd.DataFrame) -> Effect:
     named = [getattr(prediction, field, None) for field in NAMING_FIELDS if field != "vacuous"]
     quantities = [quantity(name) for name in named if isinstance(name, str) and name]
     without = {study for what in quantities for study in studies_without(table, what)}
-    of_these = table["study"].isin(without) if without else pd.Series(False, index=table.index)
+    # the table has hundreds of columns, so that its numbers are copied only where runs are left out
+    of_these = table["study"].isin(without) if without else None
     try:
-        found = prediction.effect(table[~of_these])
+        found = prediction.effect(table.copy(deep=False) if of_these is None else table[~of_these])
     except AmbiguousError as error:
         return not_measured(prediction, "", str(error))
-    if not without or found.needs:
+    if of_these is None or found.needs:
         return found
     return replace(found, coverage=found.coverage + Coverage(not_by_study(table[of_these])))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.claims.broken_runs import marked
 from analysis.claims.quantities import Quantity
@@ -56,11 +57,52 @@ def coverage(grid: pd.DataFrame, runs: pd.DataFrame, title: str, quantities: Seq
         title: title of the method.
         quantities: each run should have a value of all of them.
     """
-    values = pd.concat([what.values(runs) for what in quantities], axis=1).sum(axis=1, skipna=False)
-    unconverged = np.logical_or.reduce([what.unconverged(runs) for what in quantities])
-    states = dict.fromkeys(_cells(grid), NO_RUN)
-    for cell, value, broken, open_ in zip(_cells(runs), values, _broken(runs), unconverged, strict=True):
-        reason = "" if np.isfinite(value) else broken or (NOT_CONVERGED if open_ else NO_VALUE)
+    return _covered(_cells(grid), _States.of(runs, quantities), title)
+
+
+def coverage_of_all(table: pd.DataFrame, quantities: Sequence[Quantity]) -> Coverage:
+    """The part of all cells and seeds of a table that the runs of each method cover."""
+    cells, states = _cells(table), _States.of(table, quantities)
+    found = Coverage()
+    for title, places in sorted(table.groupby("method").indices.items()):
+        found += _covered(cells, states.at(np.asarray(places)), str(title))
+    return found
+
+
+@dataclass(frozen=True)
+class _States:
+    """The cell of each run, whether its value did not converge, and why it has no number; empty if it has one."""
+
+    cells: list[tuple[Any, ...]]
+    unconverged: NDArray[np.bool]
+    reasons: list[str]
+
+    @classmethod
+    def of(cls, runs: pd.DataFrame, quantities: Sequence[Quantity]) -> _States:
+        there = np.logical_and.reduce([np.isfinite(what.values(runs).to_numpy()) for what in quantities])
+        unconverged = np.logical_or.reduce([what.unconverged(runs).to_numpy() for what in quantities])
+        states = [
+            ~there & marked(runs, "failed").to_numpy(),
+            ~there & marked(runs, "diverged").to_numpy(),
+            ~there & unconverged,
+            ~there,
+        ]
+        reasons = np.select(states, [FAILED, DIVERGED, NOT_CONVERGED, NO_VALUE], "")
+        return cls(_cells(runs), unconverged, reasons.tolist())
+
+    def at(self, places: NDArray[np.int64]) -> _States:
+        """Those of some of the runs."""
+        return _States(
+            [self.cells[place] for place in places],
+            self.unconverged[places],
+            [self.reasons[place] for place in places],
+        )
+
+
+def _covered(grid: list[tuple[Any, ...]], runs: _States, title: str) -> Coverage:
+    """The part of the cells of a grid that the runs of one method cover."""
+    states = dict.fromkeys(grid, NO_RUN)
+    for cell, reason in zip(runs.cells, runs.reasons, strict=True):
         # if a cell has several runs, the worst state counts
         if reason in BROKEN or states[cell] not in BROKEN:
             states[cell] = reason or ("" if states[cell] == NO_RUN else states[cell])
@@ -74,27 +116,13 @@ def coverage(grid: pd.DataFrame, runs: pd.DataFrame, title: str, quantities: Seq
         for (dataset, kind, rate, reason), of_reason in seeds.items()
     )
     reasons = tuple(sorted({*states.values()} & {*BROKEN, NOT_CONVERGED, NO_VALUE}))
-    return Coverage(missing, len(runs), int(unconverged.sum()), reasons)
-
-
-def coverage_of_all(table: pd.DataFrame, quantities: Sequence[Quantity]) -> Coverage:
-    """The part of all cells and seeds of a table that the runs of each method cover."""
-    found = Coverage()
-    for title, runs in table.groupby("method", sort=True):
-        found += coverage(table, runs, str(title), quantities)
-    return found
+    return Coverage(missing, len(runs.cells), int(runs.unconverged.sum()), reasons)
 
 
 def not_by_study(runs: pd.DataFrame) -> tuple[str, ...]:
     """The data and noise of studies that did not measure a quantity, as missing parts."""
     places = runs[["dataset", "noise_kind"]].drop_duplicates().itertuples(index=False)
     return tuple(f"{dataset}, {kind}: {NOT_BY_STUDY}" for dataset, kind in places)
-
-
-def _broken(runs: pd.DataFrame) -> list[str]:
-    """For each run the reason why none of its numbers counts; empty if they count."""
-    states = np.select([marked(runs, "failed"), marked(runs, "diverged")], [FAILED, DIVERGED], "")
-    return [str(state) for state in states]
 
 
 def _cells(runs: pd.DataFrame) -> list[tuple[Any, ...]]:

@@ -76,19 +76,20 @@ class Quantity:
         # a mark, such as whether a run has an alarm, is 1 or 0
         columns = [table[name].astype(np.float64) for name in self.columns]
         found = self.of(*columns) if self.of else columns[0]
-        return found.where(~self.unconverged(table) & ~broke(table))
+        hidden = self.unconverged(table) | broke(table)
+        return found.mask(hidden) if hidden.any() else found
 
     def unconverged(self, table: pd.DataFrame) -> pd.Series:
         """Whether each run's number did not converge, or lacks the flag that it needs."""
-        found = pd.Series(False, index=table.index)
+        found = np.zeros(len(table), dtype=bool)
         for name in self.columns:
-            flag = flag_of(table, name)
+            flag = flag_of(table, name).to_numpy()
             # a mean over probes has the mean of their flags, which is below 1 if one of them did not converge
             is_open = flag < 1
             if name in MUST_SAY or self.lower_bound:
-                is_open |= flag.isna() & table[name].notna()
-            found |= is_open & ~(table[name] > 0) if self.lower_bound else is_open
-        return found
+                is_open |= np.isnan(flag) & table[name].notna().to_numpy()
+            found |= is_open & ~(table[name] > 0).to_numpy() if self.lower_bound else is_open
+        return pd.Series(found, index=table.index)
 
     def lacks(self, table: pd.DataFrame) -> str:
         """What the table lacks for this quantity; empty if it lacks nothing."""
@@ -105,8 +106,10 @@ class Quantity:
                 f"values that converged; {' and '.join(silent)} {'are' if len(silent) > 1 else 'is'} not converged "
                 f"(measured before version {CONVERGED_SINCE}): run ncsam measure"
             )
+        if not unconverged.any():
+            return ""
         there = table[list(self.columns)].notna().all(axis=1)
-        if not (there & ~unconverged).any() and unconverged.any():
+        if not (there & ~unconverged).any():
             tried = int((there | unconverged).sum())
             return f"values that converged; {int(unconverged.sum())} of {tried} runs not converged"
         return ""

@@ -125,11 +125,11 @@ SAM_AS_LONG_AS_NOT_PROJECTED = Variant(
 
 def runs_of(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
     """The runs of a variant with its loss and any tuned hyper-parameters, without mixed or smoothed labels."""
-    is_named = (table["method_name"] == variant.name) & (table["loss"] == variant.loss)
+    is_named = table["method_name"] == variant.name
     # most claims are of methods that a study does not have
     if not is_named.any():
         return table.iloc[:0]
-    is_named &= (table["mixup"] == 0) & (table["label_smoothing"] == 0)
+    is_named &= (table["loss"] == variant.loss) & (table["mixup"] == 0) & (table["label_smoothing"] == 0)
     is_named &= changes(table) == json.dumps(sorted(variant.changed))
     texts = table["hyperparameters"]
     fitting = [text for text in texts[is_named].unique() if _has_settings(variant, json.loads(text))]
@@ -178,6 +178,8 @@ def select(table: pd.DataFrame, variant: Variant, beside: pd.DataFrame | None = 
         return _with_larger_radius(table, runs, variant)
     if variant.equal is not None:
         return _equal(runs, select(table, variant.equal.to), variant.equal)
+    if runs["method"].nunique() <= 1:
+        return runs
     chosen = [
         _most_tuned(of_noise, variant, beside)
         for _, of_noise in runs.groupby(["dataset", "noise_kind"], sort=False)

@@ -23,6 +23,9 @@ from analysis.engine.resources import Resources
 from analysis.plan.own_parts import OWN_LINE
 from landscape import tune_allocator
 
+START = "spawn"
+"""How workers start: anew, because a copy of a process that has threads or a GPU can hang."""
+
 
 class Processes:
     """A pool whose worker processes have one job each and share the machine's threads. Dead workers are replaced."""
@@ -36,7 +39,7 @@ class Processes:
         self.slots = self.workers + 1
         self._threads = resources.threads or threads_of_each(self.workers)
         self._gpus = gpus_of_workers(self.workers, resources.device)
-        self._context = multiprocessing.get_context("spawn")
+        self._context = multiprocessing.get_context(START)
         self._events: Queue[Event] | None = None
         self._pool: ProcessPoolExecutor | None = None
         # processes that the caller has started must not be ended here

@@ -79,8 +79,9 @@ def conditional_information(
     found = np.array([information_share(condition.pairs, rises, outcome) for condition in conditions])
     random = np.hstack(
         [
-            [information_share(condition.pairs, reordered(rises, some), outcome) for condition in conditions]
+            [information_share(condition.pairs, those, outcome) for condition in conditions]
             for some in np.array_split(orders, BATCHES)
+            for those in [reordered(rises, some)]
         ]
     )
     chance = random.mean(1)
@@ -141,18 +142,18 @@ def _condition(
 
 
 def information_share(pairs: Codes, x: Values, y: Values) -> Values:
-    """I(x; y | pair) / H(y | pair) of signs (..., strata, n, n) that broadcast with the pairs; 0 if y is certain."""
-    shape = np.broadcast_shapes(pairs.shape, x.shape, y.shape)
-    cells, batch = int(pairs.max()) + 1, int(np.prod(shape[:-3]))
-    pair, first, second = (np.broadcast_to(array, shape).reshape(batch, -1) for array in (pairs, x, y))
+    """I(x; y | pair) / H(y | pair) of signs: x (..., strata, n, n), y and pairs (strata, n, n); 0 if y is certain."""
+    cells, shape = int(pairs.max()) + 1, x.shape[:-3]
+    batch = int(np.prod(shape))
     # pairs that tie in y tell nothing
-    used = (pair >= 0) & (second != 0)
-    codes = ((np.arange(batch)[:, None] * cells + pair) * 3 + first.astype(np.int64) + 1) * 2 + (second > 0)
-    counts = np.bincount(codes[used].astype(np.int64), minlength=batch * cells * 6)
-    counts = counts.reshape(batch, cells, 3, 2)
+    used = np.flatnonzero((pairs >= 0) & (y != 0))
+    of_pairs = (pairs.ravel()[used] * 3 + 1) * 2 + (y.ravel()[used] > 0)
+    rises = x.reshape(batch, -1)[:, used].astype(np.int64)
+    codes = np.arange(batch)[:, None] * (6 * cells) + of_pairs + 2 * rises
+    counts = np.bincount(codes.ravel(), minlength=batch * cells * 6).reshape(batch, cells, 3, 2)
     without, with_x = _uncertainty(counts.sum(2)), _uncertainty(counts)
     share = np.divide(without - with_x, without, out=np.zeros_like(without), where=without > 0)
-    return np.asarray(share.reshape(shape[:-3]))
+    return np.asarray(share.reshape(shape))
 
 
 def _uncertainty(counts: Codes) -> Values:

@@ -8,6 +8,7 @@ from analysis.plan import own_parts
 from analysis.statistics import information, resampling
 from tests.analysis.small_study import study, write_study
 from tests.analysis.tiny_study import run_tiny
+from tests.ranks import workers_are_copies
 
 
 def made_once(tmp_path_factory, name, make):
@@ -52,6 +53,12 @@ def quick_judgements(monkeypatch):
 def nothing_shown(monkeypatch):
     """`ncsam study` and `ncsam measure` write no report and no figures, which take longer than the tiny study."""
     monkeypatch.setattr(commands, "_write_what_people_see", lambda *_: None)
+
+
+@pytest.fixture
+def copied_workers(monkeypatch):
+    """Workers start as copies of a process that has imported all, for tests that are not about their start."""
+    workers_are_copies(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,7 @@ def test_a_full_disk_ends_the_study_with_a_word_and_room_lets_it_go_on(
         assert_same_results(out / path.relative_to(undisturbed), path)
 
 
+@pytest.mark.usefixtures("copied_workers")
 @pytest.mark.parametrize("engine", ["serial", "processes"])
 def test_a_disk_that_is_full_at_a_checkpoint_ends_the_study_in_the_same_way(engine, disk, tmp_path):
     out, mount = disk

@@ -82,6 +82,7 @@ BAD_STEP = "\n    def backward(self, *batch):\n        return self.nothing\n"
 """A mistake that only a training meets."""
 
 
+@pytest.mark.usefixtures("copied_workers")
 @pytest.mark.parametrize(("engine", "workers"), [("serial", "1"), ("processes", "1")])
 def test_the_error_of_a_run_names_the_line_of_the_users_file(engine, workers, folder, capsys):
     text = MINE.replace("rho=factor * rho)\n", f"rho=factor * rho)\n{BAD_STEP}", 1)

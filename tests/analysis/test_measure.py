@@ -108,6 +108,7 @@ def test_the_numbers_are_those_of_a_study_with_the_other_settings_from_the_start
     assert_as_from_the_start(otherwise, fresh)
 
 
+@pytest.mark.usefixtures("copied_workers")
 def test_worker_processes_measure_the_same_numbers(out, fresh):
     outcome, _ = measured(out, text=OTHERWISE, engine="processes")
     assert not outcome.failed

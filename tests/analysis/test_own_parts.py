@@ -53,6 +53,7 @@ def test_every_kind_of_part_works_in_a_study(study_of_own_parts):
     assert_every_part_worked(study_of_own_parts)
 
 
+@pytest.mark.usefixtures("copied_workers")
 def test_every_kind_of_part_works_in_worker_processes(folder, capsys):
     assert study("--with", "mine.py", "--workers", "1", engine="processes") == 0, capsys.readouterr()
     assert_every_part_worked(folder / "out")

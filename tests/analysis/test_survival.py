@@ -30,6 +30,7 @@ from tests.analysis.tiny_study import (
 )
 
 
+@pytest.mark.usefixtures("copied_workers")
 def test_worker_processes_give_the_same_bits(finished, tmp_path):
     _, out = finished
     again = tmp_path / "again"
@@ -303,6 +304,7 @@ def test_a_finished_study_is_shown_without_its_data_and_says_that_they_are_not_c
     assert "data.npz is missing; so it is not checked" in printed
 
 
+@pytest.mark.usefixtures("copied_workers")
 def test_a_worker_that_dies_while_idle_is_replaced():
     done = {}
     with open_engine(Resources("processes", 1)) as engine:
