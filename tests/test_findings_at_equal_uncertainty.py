@@ -49,7 +49,8 @@ def test_what_is_said_of_equally_unsure_networks(effects):
                 f"equally unsure to within {abs(apart):.3f} decades, and tr JᵀJ is {trace[0]} lower {trace[1]}",
             ),
             "answer": (
-                f"tr JᵀJ {trace[0]} lower, memorizes {memorized[0]} fewer wrong labels and is {accuracy[0]} more accurate",
+                f"tr JᵀJ {trace[0]} lower, memorizes {memorized[0]} fewer wrong labels",
+                f"fewer wrong labels and is {accuracy[0]} more accurate",
                 f"tr JᵀJ -{trace[0]}, wrong labels memorized -{memorized[0]}, accuracy +{accuracy[0]} | E14, 30 pairs",
             ),
             "../README": (f"memorizes {memorized[0]} fewer wrong labels (E14, supported in these cells)",),
