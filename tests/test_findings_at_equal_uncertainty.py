@@ -75,7 +75,9 @@ def test_what_is_said_of_being_unsure_alone(effects):
 
 
 def test_what_is_said_of_equally_flat_networks(effects):
-    of_flat = effects.loc[[f"{MEMORIZED}: {AS_FLAT} less {FLAT} < 0", f"{ACCURACY}: {AS_FLAT} less {FLAT} > 0"]]
+    of_flat = effects.loc[
+        [f"{MEMORIZED}: {AS_FLAT} less {FLAT} < 0", f"{ACCURACY}: {AS_FLAT} less {FLAT} > 0"]
+    ]
     assert set(of_flat["verdict"]) == {"contradicted in these cells"}
     memorized, accuracy = (points(row) for _, row in of_flat.iterrows())
     unsure = decades(effects.loc[f"{UNCERTAINTY}: {AS_FLAT} less {FLAT} > 0"])

@@ -12,7 +12,7 @@ from analysis.claims.sample_quantities import of_samples
 from analysis.claims.step_quantities import REACH, of_edges
 from analysis.claims.trends import Trend
 from analysis.claims.variants import (
-    EQUALLY_FLAT,
+    EQUALLY_STEEP,
     EQUALLY_UNSURE,
     FISHER_PENALTY,
     JACOBIAN_PENALTY,
@@ -215,9 +215,8 @@ CLAIMS = (
     ),
     Claim(
         "E14",
-        "What flattens protects, and not that predictions are less sure: of two equally unsure networks, one that a "
-        "penalty on tr J^T J flattened memorizes fewer wrong labels and is more accurate than one that a penalty on "
-        "confidence made unsure.",
+        "A penalty on tr J^T J protects more than equal uncertainty explains: of two equally unsure networks, the one "
+        "with this penalty memorizes fewer wrong labels and is more accurate than one with a penalty on confidence.",
         "what claims E3 and E10 leave open, by an intervention; the penalty is that of Pereyra et al. 2017 "
         "(arXiv:1701.06548)",
         [
@@ -225,18 +224,20 @@ CLAIMS = (
             Difference("test_accuracy", JACOBIAN_PENALTY, EQUALLY_UNSURE, 1),
         ],
         controls=[
-            # that both penalties set what they are to set, and the other one nothing else
+            # that the two are matched, and what the match leaves apart
             Difference("uncertainty_observed", JACOBIAN_PENALTY, EQUALLY_UNSURE, 0),
             Difference("jacobian_trace_observed", JACOBIAN_PENALTY, EQUALLY_UNSURE, -1),
             # what being unsure does by itself
             Difference("jacobian_trace_observed", EQUALLY_UNSURE, SGD, -1),
             Difference("memorized", EQUALLY_UNSURE, SGD, -1),
             Difference("test_accuracy", EQUALLY_UNSURE, SGD, 1),
-            # and the other way round: of two equally flat networks the less sure one should memorize less
-            Difference("jacobian_trace_observed", EQUALLY_FLAT, JACOBIAN_PENALTY, 0),
-            Difference("uncertainty_observed", EQUALLY_FLAT, JACOBIAN_PENALTY, 1),
-            Difference("memorized", EQUALLY_FLAT, JACOBIAN_PENALTY, -1),
-            Difference("test_accuracy", EQUALLY_FLAT, JACOBIAN_PENALTY, 1),
+            # if being unsure protected, of two networks with equal tr J^T J the less sure one would memorize less
+            Difference("jacobian_trace_observed", EQUALLY_STEEP, JACOBIAN_PENALTY, 0),
+            Difference("uncertainty_observed", EQUALLY_STEEP, JACOBIAN_PENALTY, 1),
+            Difference("memorized", EQUALLY_STEEP, JACOBIAN_PENALTY, -1),
+            Difference("test_accuracy", EQUALLY_STEEP, JACOBIAN_PENALTY, 1),
         ],
+        changed="its signs were known from a pilot of one other seed; its statement said at first that what flattens "
+        "protects, which is more than the predictions test",
     ),
 )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.claims.quantities import quantity
 from analysis.plan.choice import method_part
 from ncsam import hyperparameters
 
@@ -25,8 +26,8 @@ SAME_NORM = 1.25
 SAME_UNCERTAINTY = 1.1
 """Networks whose mean uncertainties differ by less than this factor count as equally unsure."""
 
-SAME_JACOBIAN_TRACE = 1.5
-"""Networks whose mean traces of J^T J differ by less than this factor count as equally flat."""
+SAME_JACOBIAN_TRACE = 1.15
+"""Mean traces of J^T J that differ by less than this factor count as equal."""
 
 UNCHANGED = "[]"
 """The text of the column `changed` of a method that trains as its study says."""
@@ -43,12 +44,12 @@ class Equal:
     """What a variant's runs must have in common with those of another one.
 
     Attributes:
-        column: a positive quantity of the table. In each cell the label with the nearest mean counts.
+        quantity: a positive quantity. In each cell the label with the nearest mean counts.
         to: the other variant.
         within: the factor by which the means may differ.
     """
 
-    column: str
+    quantity: str
     to: Variant
     within: float
 
@@ -98,8 +99,8 @@ EQUALLY_UNSURE = Variant(
     loss="confidence-penalty",
     equal=Equal("uncertainty_observed", JACOBIAN_PENALTY, SAME_UNCERTAINTY),
 )
-EQUALLY_FLAT = Variant(
-    "penalty on confidence, equally flat",
+EQUALLY_STEEP = Variant(
+    "penalty on confidence, equal tr J^T J",
     "plain",
     loss="confidence-penalty",
     equal=Equal("jacobian_trace_observed", JACOBIAN_PENALTY, SAME_JACOBIAN_TRACE),
@@ -260,17 +261,36 @@ def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Varian
 
 
 def _equal(runs: pd.DataFrame, others: pd.DataFrame, equal: Equal) -> pd.DataFrame:
-    """For each cell, the runs of the label whose mean is nearest to that of other runs."""
-    column = equal.column
-    if column not in runs:
+    """For each cell, the runs of the label whose mean is nearest to that of other runs.
+
+    Raises:
+        AmbiguousError: two labels are equally near, or a value of the nearest one or of the other runs is lost.
+    """
+    what = quantity(equal.quantity)
+    if not set(what.columns) <= set(runs):
         return runs.iloc[:0]
-    aim = others.groupby(CELL)[column].mean().rename("aim").reset_index()
-    found = runs.groupby([*CELL, "method"])[column].mean().reset_index().merge(aim, on=CELL)
-    found["apart"] = np.abs(np.log(found[column] / found["aim"]))
-    near = found[found["apart"] < np.log(equal.within)].sort_values(["apart", "method"])
-    chosen = near.drop_duplicates(CELL)[[*CELL, "method"]]
-    kept = pd.MultiIndex.from_frame(runs[[*CELL, "method"]]).isin(pd.MultiIndex.from_frame(chosen))
-    return runs[kept]
+    values, aims = (table[[*CELL, "method"]].assign(value=what.values(table)) for table in (runs, others))
+    aim = aims.groupby(CELL)["value"].agg(aim="mean", aim_lost=_any_lost)
+    of_label = values.groupby([*CELL, "method"])["value"].agg(mean="mean", lost=_any_lost)
+    found = of_label.reset_index().merge(aim.reset_index(), on=CELL)
+    found["apart"] = np.abs(np.log(found["mean"] / found["aim"]))
+    near = found[found["apart"] < np.log(equal.within)]
+    nearest = near[near["apart"] == near.groupby(CELL)["apart"].transform("min")]
+    if found["aim_lost"].any() or nearest["lost"].any():
+        raise AmbiguousError(
+            f"{what.words} of each run that is matched by it; some did not converge or are missing"
+        )
+    if nearest.duplicated(CELL).any():
+        twins = sorted(nearest.loc[nearest.duplicated(CELL, keep=False), "method"].unique())
+        raise AmbiguousError(
+            f"one method to match, where {', '.join(twins)} are equally near in {what.words}"
+        )
+    chosen = pd.MultiIndex.from_frame(nearest[[*CELL, "method"]])
+    return runs[pd.MultiIndex.from_frame(runs[[*CELL, "method"]]).isin(chosen)]
+
+
+def _any_lost(values: pd.Series) -> bool:
+    return bool(values.isna().any())
 
 
 def distinct_methods(table: pd.DataFrame, values: Sequence[pd.Series]) -> tuple[pd.DataFrame, list[str]]:

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from analysis.claims import CLAIMS, judge
-from analysis.claims.effect import CONTRADICTED_HERE, EQUIVALENT_HERE, SUPPORTED_HERE
-from analysis.claims.variants import EQUALLY_FLAT, EQUALLY_UNSURE, select
+from analysis.claims.effect import CONTRADICTED_HERE, EQUIVALENT_HERE, NOT_MEASURED, SUPPORTED_HERE
+from analysis.claims.variants import EQUALLY_STEEP, EQUALLY_UNSURE, AmbiguousError, select
 from tests.analysis.synthetic_study import table
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
@@ -65,7 +65,7 @@ def by_uncertainty(uncertainty, trace):
 def test_where_only_flatness_protects_the_claim_is_supported_and_being_unsure_does_nothing_at_equal_flatness():
     judgement = judged(study(by_flatness))
     assert [effect.verdict for effect in judgement.effects] == [SUPPORTED_HERE, SUPPORTED_HERE]
-    less = "wrong labels memorized: penalty on confidence, equally flat"
+    less = "wrong labels memorized: penalty on confidence, equal tr J^T J"
     assert verdict_of(judgement, less) in (EQUIVALENT_HERE, "inconclusive")
 
 
@@ -73,12 +73,13 @@ def test_where_only_being_unsure_protects_the_claim_is_not_supported_and_its_con
     judgement = judged(study(by_uncertainty))
     assert not {effect.verdict for effect in judgement.effects} & {SUPPORTED_HERE, CONTRADICTED_HERE}
     assert (
-        verdict_of(judgement, "wrong labels memorized: penalty on confidence, equally flat") == SUPPORTED_HERE
+        verdict_of(judgement, "wrong labels memorized: penalty on confidence, equal tr J^T J")
+        == SUPPORTED_HERE
     )
 
 
 @pytest.mark.parametrize(
-    ("variant", "label"), [(EQUALLY_UNSURE, "confidence 0.6"), (EQUALLY_FLAT, "confidence 2")]
+    ("variant", "label"), [(EQUALLY_UNSURE, "confidence 0.6"), (EQUALLY_STEEP, "confidence 2")]
 )
 def test_the_label_with_the_nearest_mean_is_compared_cell_by_cell(variant, label):
     runs = study(by_flatness)
@@ -86,11 +87,35 @@ def test_the_label_with_the_nearest_mean_is_compared_cell_by_cell(variant, label
     at_40 = (runs["noise_rate"] == 0.4) & (runs["method"] == "penalty on tr JJ")
     moved = runs.assign(
         uncertainty_observed=runs["uncertainty_observed"].mask(at_40, 0.41),
-        jacobian_trace_observed=runs["jacobian_trace_observed"].mask(at_40, 9_000.0),
+        jacobian_trace_observed=runs["jacobian_trace_observed"].mask(at_40, 9_500.0),
     )
     chosen = select(moved, variant).groupby("noise_rate")["method"].unique()
     assert list(chosen[0.4]) == ["confidence 0.3"]
     assert list(chosen[0.2]) == [label]
+
+
+@pytest.mark.parametrize("method", ["penalty on tr JJ", "confidence 2"])
+@pytest.mark.parametrize(
+    "lost", [{"jacobian_trace_converged_observed": 0.0}, {"jacobian_trace_observed": np.nan}]
+)
+def test_where_a_value_of_the_matched_networks_is_lost_the_match_is_not_known(method, lost):
+    runs = study(by_flatness)
+    one = (runs["method"] == method) & (runs["noise_rate"] == 0.4) & (runs["seed"] == 0)
+    (column, value), *_ = lost.items()
+    judgement = judged(runs.assign(**{column: runs[column].mask(one, value)}))
+    assert {effect.verdict for effect in judgement.effects} == {SUPPORTED_HERE}
+    assert (
+        verdict_of(judgement, "wrong labels memorized: penalty on confidence, equal tr J^T J") == NOT_MEASURED
+    )
+    needs = [effect.needs for effect in judgement.controls if "equal tr J^T J" in effect.name]
+    assert all("of each run that is matched by it; some did not converge" in each for each in needs)
+
+
+def test_a_copy_of_the_matched_networks_under_another_name_is_named():
+    runs = study(by_flatness)
+    copy = runs[runs["method"] == "confidence 0.6"].assign(method="a copy")
+    with pytest.raises(AmbiguousError, match="where a copy, confidence 0.6 are equally near"):
+        select(pd.concat([runs, copy]), EQUALLY_UNSURE)
 
 
 def test_a_cell_without_an_equally_unsure_network_is_named():
