@@ -55,8 +55,8 @@ class Objective:
 
     The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
     training does not move the Objective. Make a new Objective after a change of a constant in the loss, or of data: a
-    change of data by torch is refused, and one by NumPy is not noticed. The model is measured in evaluation
-    mode: BatchNorm with its stored statistics, no Dropout. Chunks bound the memory.
+    change of data by torch is refused, and one by NumPy or another process if it meets one of some 4,096 evenly spaced
+    entries. The model is in evaluation mode: BatchNorm with its stored statistics, no Dropout. Chunks bound the memory.
 
     Args:
         model: any module. Wrappers (`torch.compile`, DataParallel, DistributedDataParallel) are taken off.
