@@ -12,7 +12,7 @@ from landscape.data.batches import tensors_in
 from landscape.data.counts import Pair
 
 LOOKED_AT = 4096
-"""Entries of a tensor that are looked at where torch counts no changes of its memory."""
+"""Entries of a tensor that are looked at, because torch counts its own changes alone."""
 
 
 class ChangedDataError(ValueError):
@@ -22,7 +22,8 @@ class ChangedDataError(ValueError):
 class Unchanged:
     """Data that are held by reference, and must stay as they are. They are recognized without reading them whole.
 
-    Torch counts its own changes. Those of NumPy, in memory that it shares, are seen by `LOOKED_AT` entries.
+    Torch counts its own changes in this process. Those of others in its memory are seen by `LOOKED_AT` entries: of
+    NumPy, which may get it at any time (`tensor.numpy()`), and of other processes (`share_memory_()`, mapped files).
 
     Args:
         parts: pairs of inputs and targets, as they are stored.
@@ -38,7 +39,7 @@ class Unchanged:
         Raises:
             ChangedDataError: it has.
         """
-        if self._changes_now() != self._changes or any(each.has_changed() for each in self._foreign):
+        if self._changes_now() != self._changes or any(map(_Entries.has_changed, self._entries)):
             raise ChangedDataError(
                 "data: were changed in place after the Objective was made; make a new Objective of the changed data, "
                 "or give clones of data that change later"
@@ -56,7 +57,7 @@ class Unchanged:
 
     def _begin(self) -> None:
         self._changes = self._changes_now()
-        self._foreign = [_Entries(tensor) for tensor in self._tensors if _has_foreign_memory(tensor)]
+        self._entries = [_Entries(tensor) for tensor in self._tensors if _is_in_memory(tensor)]
 
     def _changes_now(self) -> list[int]:
         return [changes_of(tensor) for tensor in self._tensors]
@@ -67,9 +68,8 @@ def changes_of(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _has_foreign_memory(tensor: Tensor) -> bool:
-    """Whether the memory may be of another owner, such as a NumPy array: torch cannot resize it."""
-    return tensor.layout == torch.strided and tensor.is_cpu and not tensor.untyped_storage().resizable()
+def _is_in_memory(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.is_cpu
 
 
 class _Entries:

@@ -18,7 +18,7 @@ from landscape.fx.threads import ThreadLock
 from landscape.guards.agreement import agree_within
 from landscape.guards.mean_over_parts import ALLOWED, check_that_counts_add_up
 from landscape.guards.one_form import OneForm
-from landscape.guards.parts import Difference, Found, reversed_rows
+from landscape.guards.parts import Difference, Found
 from landscape.guards.passes import FLOOR, LEAST, Passes
 from landscape.guards.repeated_runs import ALLOWED_IN_FLOAT64, UNORDERED
 from landscape.model.precision import full_float32
@@ -139,7 +139,7 @@ class Halves:
             asked = pair, parts, weights, self.counting.whole
             precise = None if self.ranks.share_vectors else self.passes.difference_in_float64(*asked)
             if precise is None and found.of_gradient > UNSURE:
-                found = found.beyond(FLOOR * whole.change(self.passes.found(reversed_rows(pair))))
+                found = found.beyond(FLOOR * self.passes.noise_of(whole, pair))
             if found.exceeds(of_loss, UNSURE) if precise is None else precise.exceeds(LEAST, LEAST):
                 raise self._refusal(place, pair, parts, precise or found)
             self._doubts += 1

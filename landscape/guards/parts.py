@@ -19,6 +19,13 @@ ROUNDINGS = 50
 """Roundings of the largest output by which losses may differ: cross-entropy is a difference of outputs."""
 
 
+NEAR = 1e-3
+"""Relative change of a loss beyond which numbers that are rounded otherwise are other numbers."""
+
+MOVED = 4
+"""Roundings by which numbers are moved that tell how much of a gradient is rounding."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What a pass over some samples gives.
@@ -85,6 +92,18 @@ class Found:
         length = float(torch.linalg.vector_norm(self.gradient.double()))
         apart = float(torch.linalg.vector_norm((self.gradient - other.gradient).double()))
         return apart / length if length else math.inf
+
+    def noise(self, in_other_order: Found, rounded: Found) -> float:
+        """The share of this gradient by which it changes with the order of the samples, or with rounding.
+
+        Args:
+            in_other_order: of the samples in reverse order.
+            rounded: with weights and inputs that are rounded otherwise. It is left out where the loss moves by more
+                than that, as where a mask among the inputs is compared with 1.
+        """
+        near = NEAR * abs(self.loss) + self.rounding
+        others = [in_other_order, rounded] if abs(rounded.loss - self.loss) <= near else [in_other_order]
+        return max(map(self.change, others))
 
 
 @dataclass(frozen=True)
@@ -156,6 +175,15 @@ def counted_mean(
 def reversed_rows(pair: Pair) -> Pair:
     """The same samples in reverse order."""
     return rows_of(pair, torch.arange((samples_in(pair) or 0) - 1, -1, -1, device="cpu"))
+
+
+def rounded_otherwise(tensor: Tensor) -> Tensor:
+    """A tensor of which each number is moved by a few roundings; as it is where it holds whole or short numbers."""
+    if tensor.dtype not in (torch.float32, torch.float64) or tensor.layout != torch.strided:
+        return tensor
+    draws = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, tensor.shape, generator=draws, device="cpu").to(tensor) * 2 - 1
+    return tensor * (1 + MOVED * torch.finfo(tensor.dtype).eps * signs)
 
 
 def unused_outputs(outputs: Any, loss_of: Callable[[Any], Tensor]) -> frozenset[int]:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.data.batches import copied_to
+from landscape.data.batches import copied_to, in_precision, mapped
 from landscape.data.counts import Pair
 from landscape.data.task import Forward, LossFunction, Task
 from landscape.guards.float64_throughout import Float64Throughout
 from landscape.guards.in_float64 import InFloat64
-from landscape.guards.parts import Difference, Found, reversed_rows, unused_outputs
+from landscape.guards.parts import Difference, Found, reversed_rows, rounded_otherwise, unused_outputs
 from landscape.model.weights import ParameterLayout, with_weights
 from landscape.model.without_gradients import without_gradients
 
@@ -23,14 +23,15 @@ TRIED = 16
 """Parameters, from the last one on, of which one must have a gradient that is more than rounding."""
 
 NOISE = {torch.float64: 1e-8}
-"""By this share, 0.05 in shorter dtypes, a gradient may change with the order of the samples. It changes by all of
-itself where only rounding is left of it, as before a softmax that cancels a bias, and at weights that fit all data."""
+"""By this share, 0.05 in shorter dtypes, a gradient may change with the order of the samples, and with the rounding of
+weights and inputs. It changes by all of itself where only rounding is left of it, as before a softmax that cancels a
+bias, and at weights that fit all data. One order may by chance give the rounding of the other."""
 
 SCALE = 3.0
 """A factor of the loss. What rounding leaves of few samples can be the same in both orders, but not so scaled."""
 
 FLOOR = 10
-"""A difference is none where the order of the samples alone makes a tenth of it."""
+"""A difference is none where the order of the samples, or rounding, alone makes a tenth of it."""
 
 LEAST = 1e-6
 """Share by which losses and gradients may differ in float64."""
@@ -70,17 +71,32 @@ class Passes:
         for name in list(reversed(self.layout.names))[:TRIED]:
             self.parameter = name
             try:
-                found, *others = self.found(few), self.found(reversed_rows(few)), self.found(few, SCALE)
+                found, scaled = self.found(few), self.found(few, SCALE)
+                change = max(found.change(scaled), self.noise_of(found, few))
             except Exception:
                 # models without derivatives, whose losses can be had
                 break
-            if max(map(found.change, others)) <= NOISE.get(self.theta.dtype, 0.05):
+            if change <= NOISE.get(self.theta.dtype, 0.05):
                 return
         self.parameter = None
 
-    def found(self, pair: Pair, scale: float = 1.0) -> Found:
-        """What a pass over some samples gives, in the dtype of the weights; the gradient by way of a scaled loss."""
-        weights = self.layout.unflatten(self.theta.clone() if self.writes_weights else self.theta)
+    def noise_of(self, found: Found, pair: Pair) -> float:
+        """The share of a gradient of some samples by which it changes with their order, or with rounding."""
+        moved = mapped(pair[0], rounded_otherwise), pair[1]
+        return found.noise(
+            self.found(reversed_rows(pair)), self.found(moved, theta=rounded_otherwise(self.theta))
+        )
+
+    def found(self, pair: Pair, scale: float = 1.0, theta: Tensor | None = None) -> Found:
+        """What a pass over some samples gives, in the dtype of the weights.
+
+        Args:
+            pair: the samples.
+            scale: a factor of the loss by way of which the gradient is taken.
+            theta: weights in place of the model's own.
+        """
+        theta = self.theta if theta is None else theta
+        weights = self.layout.unflatten(theta.clone() if self.writes_weights else theta)
         variable = self._variable_among(weights)
 
         def found(model: nn.Module) -> Found:
@@ -99,12 +115,14 @@ class Passes:
     ) -> Difference | None:
         """`Difference.between` some samples and their parts, in float64; None if the model or loss does not run in it.
 
-        Beyond `LEAST`, a difference of gradients that the order of the samples alone explains is left out.
+        Beyond `LEAST`, a difference of gradients that the order of the samples or rounding explains is left out.
         """
 
-        def found(part: Pair) -> Found:
-            few = InFloat64(self.model, self.run, self.layout, self.theta, self._copied(part), self.loss_fn)
-            at = few.layout.unflatten(few.theta.double())
+        def found(part: Pair, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Found:
+            inputs, targets = in_precision(part, torch.float64)
+            part = self._copied((mapped(inputs, change), targets))
+            few = InFloat64(self.model, self.run, self.layout, self.theta, part, self.loss_fn)
+            at = few.layout.unflatten(change(few.theta.double()))
             variable = self._variable_among(at)
             with self._recording(variable):
                 return few.at(
@@ -116,7 +134,8 @@ class Passes:
                 whole, *apart = [found(each) for each in (pair, *parts)]
                 difference = Difference.between(whole, apart, weights, total)
                 if difference.of_gradient > LEAST:
-                    difference = difference.beyond(FLOOR * whole.change(found(reversed_rows(pair))))
+                    noise = whole.noise(found(reversed_rows(pair)), found(pair, rounded_otherwise))
+                    difference = difference.beyond(FLOOR * noise)
         except torch.OutOfMemoryError:
             raise
         except Exception:

@@ -55,8 +55,8 @@ class Objective:
 
     The Objective copies the model, and the loss if the loss is a module. It never touches the caller's model, and later
     training does not move the Objective. Make a new Objective after a change of a constant in the loss, or of data: a
-    change of data by torch is refused, and one by NumPy is not noticed. The model is measured in evaluation
-    mode: BatchNorm with its stored statistics, no Dropout. Chunks bound the memory.
+    change of data by torch is refused, and one by NumPy or another process if it meets one of some 4,096 evenly spaced
+    entries. The model is in evaluation mode: BatchNorm with its stored statistics, no Dropout. Chunks bound the memory.
 
     Args:
         model: any module. Wrappers (`torch.compile`, DataParallel, DistributedDataParallel) are taken off.
@@ -132,8 +132,8 @@ class Objective:
         self.model, self.exclusive = measured_copy(model), ThreadLock()
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         cast(self.model, dtype).requires_grad_(False)
-        state = KeptState.of(self.model)
         self.loss_fn = cast(constant_copy(loss_fn), dtype) if isinstance(loss_fn, nn.Module) else loss_fn
+        state = KeptState.of(self.model, (self.loss_fn, forward))
         self.chunk_size, self.memory_budget = chunk_size, memory_budget
         self.linearize, self.compile_mode, self.regularizer = linearize, compile_mode, regularizer
         self.ranks = ranks_that_measure(model, process_group, regularizer, linearize)

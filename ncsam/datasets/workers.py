@@ -9,6 +9,7 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 OF_A_WORKER = "DataLoader worker"
 """What torch writes into the errors of workers: of those that were killed, and of those that raised one."""
@@ -25,17 +26,18 @@ def read_by_workers(data: Any) -> Iterator[Any]:
     """The batches of any iterable. A worker of a DataLoader that dies raises its error here, and nowhere else.
 
     A signal tells torch of a worker that was killed, and torch raises the error wherever the program is then. Between
-    two batches that may be where this process and others wait for each other, which would then wait for good.
+    two batches that may be where this process and others wait for each other, which would then wait for good. Workers
+    that stay for the next pass (`persistent_workers=True`) and die before it are replaced by new ones.
 
     Raises:
         RuntimeError: see `names_the_worker`.
     """
     with names_the_worker(data):
-        batches = iter(data)
+        batches: Any = _begun(data)
         if not (isinstance(data, DataLoader) and data.num_workers):
             yield from batches
             return
-        with _DeathsAtBatches() as deaths:
+        with _told_of_workers(batches, stay=data.persistent_workers), _DeathsAtBatches() as deaths:
             try:
                 while (batch := deaths.let_through(batches)) is not END:
                     yield batch
@@ -44,6 +46,42 @@ def read_by_workers(data: Any) -> Iterator[Any]:
                 if not data.persistent_workers:
                     batches._shutdown_workers()
                 raise
+
+
+def _begun(data: Any) -> Iterator[Any]:
+    """An iterator over the batches, with new workers if one has died since the last pass."""
+    _drop_dead_workers(data)
+    try:
+        return iter(data)
+    except Exception:
+        # one may have died just now
+        if not _drop_dead_workers(data):
+            raise
+    return iter(data)
+
+
+def _drop_dead_workers(data: Any) -> bool:
+    """Ends the workers that a loader kept from the last pass, if one of them is dead. Whether it did so."""
+    kept: Any = data._iterator if isinstance(data, DataLoader) and data.persistent_workers else None
+    if kept is None or all(worker.is_alive() for worker in kept._workers):
+        return False
+    kept._shutdown_workers()
+    data._iterator = None
+    return True
+
+
+@contextmanager
+def _told_of_workers(batches: Any, *, stay: bool) -> Iterator[None]:
+    """A block in which a signal tells torch of dead workers. Those that stay after it may die without an error."""
+    if stay and not batches._worker_pids_set:
+        signal_handling._set_worker_pids(id(batches), tuple(worker.pid for worker in batches._workers))
+        batches._worker_pids_set = True
+    try:
+        yield
+    finally:
+        if stay and batches._worker_pids_set:
+            signal_handling._remove_worker_pids(id(batches))
+            batches._worker_pids_set = False
 
 
 class _DeathsAtBatches:

@@ -14,8 +14,8 @@ READERS = {"landscape": read_by_workers, "ncsam": read_by_workers_of_ncsam}
 pytestmark = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 
 
-def loader():
-    return DataLoader(TensorDataset(torch.arange(400.0)), batch_size=40, num_workers=2)
+def loader(**options):
+    return DataLoader(TensorDataset(torch.arange(400.0)), batch_size=40, num_workers=2, **options)
 
 
 def processes():
@@ -78,3 +78,30 @@ def test_two_readers_at_a_time_leave_a_handler_that_tells_of_dead_workers(read):
     next(batches)
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         kill(min(processes() - before))
+
+
+def test_a_worker_that_is_killed_between_two_passes_is_replaced(read):
+    before, data = processes(), loader(persistent_workers=True)
+    first = torch.cat([batch for (batch,) in read(data)])
+    kill(min(processes() - before))
+    again = torch.cat([batch for (batch,) in read(data)])
+    assert torch.equal(again, first)
+
+
+def test_workers_that_stay_are_the_same_in_each_pass(read):
+    before, data = processes(), loader(persistent_workers=True)
+    list(read(data))
+    workers = processes() - before
+    list(read(data))
+    assert processes() - before == workers
+
+
+def test_a_worker_that_stays_and_is_killed_within_a_later_pass_raises_its_error_and_is_replaced(read):
+    before, data = processes(), loader(persistent_workers=True)
+    list(read(data))
+    batches = read(data)
+    next(batches)
+    kill(min(processes() - before))
+    with pytest.raises(RuntimeError, match=r"^data: a worker of the DataLoader"):
+        list(batches)
+    assert len(list(read(data))) == 10

@@ -5,6 +5,7 @@ taken on a fresh copy of model and loss.
 """
 
 import copy
+import itertools
 from collections import deque
 from functools import partial
 
@@ -319,11 +320,11 @@ def test_one_sam_refuses_state(kind):
 def test_an_error_in_a_pass_leaves_the_state_of_the_pass_at_w():
     model = HiddenState()
     right = after_one_pass(model, CrossEntropy())
-    calls = []
+    calls = itertools.count()
 
     def fails_at_last(outputs, targets):
-        calls.append(None)
-        if len(calls) == 2:
+        # what an iterator keeps is not put back
+        if next(calls) == 1:
             raise KeyError("no second time")
         return nn.functional.cross_entropy(outputs, targets)
 

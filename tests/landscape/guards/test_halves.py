@@ -321,6 +321,18 @@ def test_weights_that_fit_all_data_are_measured(dtype):
     assert fitted(dtype).gradient().norm() < 1e-3
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_batch_whose_targets_are_the_models_own_outputs_is_measured_beside_labels(seed):
+    model = network().double()
+    inputs = draws(37, 5, seed=seed).double()
+    targets = torch.arange(37) % 3
+    outputs = model(inputs).detach()
+    losses = [functional.cross_entropy(outputs, each) for each in (targets, outputs.softmax(1))]
+    data = [(inputs, targets), (inputs, outputs.softmax(1))]
+    found = Objective(model, nn.CrossEntropyLoss(), data).value()
+    assert found == pytest.approx(float(sum(losses)) / 2, rel=1e-12)
+
+
 def test_padding_and_states_that_the_loss_does_not_reach_may_have_any_length():
     torch.manual_seed(0)
     batches = [{"ids": torch.randint(20, (8, length)), "y": torch.arange(8) % 3} for length in (4, 6, 5)]
