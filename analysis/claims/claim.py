@@ -82,16 +82,27 @@ class Judgement:
 
 CLAIMS: dict[str, Claim] = {}
 """Id -> claim, of all claims that are judged."""
+BUILT_IN: dict[str, Claim] = {}
+"""Those of them that are of this package. All others are the user's."""
 
 
 def register(claim: Claim) -> Claim:
     """Adds a claim to those that `judge` tests.
 
     Raises:
-        ValueError: the id is taken, or the claim predicts nothing.
+        ValueError: the id is taken, in upper or lower case; it is of a built-in family; or the claim predicts nothing.
     """
-    if claim.id in CLAIMS:
-        raise ValueError(f"id: claim {claim.id!r} is registered already")
+    taken = {known.lower(): found for known, found in CLAIMS.items()}.get(claim.id.lower())
+    if taken:
+        kind = "the built-in claim" if taken.id in BUILT_IN else "the claim"
+        raise ValueError(
+            f"id: {claim.id!r} is that of {kind} {taken.id} ({taken.statement}); choose another, such as X1"
+        )
+    if claim.family.upper() in {known.family for known in BUILT_IN.values()}:
+        raise ValueError(
+            f"id: {claim.id!r} begins like the built-in claims {claim.family.upper()}, whose p-values are corrected "
+            "together, and would change their verdicts; begin with another letter, such as X"
+        )
     if not claim.predictions:
         raise ValueError(f"predictions: claim {claim.id!r} has none, so that no data could contradict it")
     CLAIMS[claim.id] = claim

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from analysis import store
-from analysis.claims import CLAIMS, Judgement, chosen_claims, claim_named, write_json
+from analysis.claims import CLAIMS, Judgement, check_own_columns, chosen_claims, claim_named, write_json
 from analysis.cli.along_training import draw_along_training
 from analysis.cli.checkpoint import Measurement, measure_checkpoint
 from analysis.cli.dry_run import print_plan
@@ -48,6 +48,7 @@ def run_command(options: argparse.Namespace, console: Console) -> int:
     """Executes the user's files that --with names, and then the command. Returns the exit status."""
     if "own" in options:
         options.own = [read_own_part(path) for path in options.own]
+        check_own_columns()
     return COMMANDS[options.command](options, console)
 
 
