@@ -278,7 +278,7 @@ def _draw(root: Path, console: Console, wanted: figure_files.Wanted = figure_fil
 
 
 def _info(options: argparse.Namespace, console: Console) -> int:
-    print_info(options.file, console)
+    print_info(options.file, options.part, console)
     return 0
 
 
