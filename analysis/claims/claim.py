@@ -131,20 +131,21 @@ def claim_named(name: str, field: str) -> Claim:
 
 
 def chosen_claims(ids: Sequence[str] | None, *, skip_unknown: bool = False) -> list[Claim]:
-    """The claims of these ids, in upper or lower case, in the order of the registry; for None all registered claims.
+    """The claims of these ids, in upper or lower case: first the user's, then the others.
 
     Args:
-        ids: the ids in a study.
+        ids: the ids in a study; None for all registered claims.
         skip_unknown: whether claims that are not registered are left out, such as those of a file that is not loaded.
 
     Raises:
         ValueError: an id is not registered; the message names the nearest id.
     """
-    if ids is None:
-        return list(CLAIMS.values())
     known = {name.lower() for name in CLAIMS}
-    chosen = {claim_named(name, "claims").id for name in ids if name.lower() in known or not skip_unknown}
-    return [claim for claim in CLAIMS.values() if claim.id in chosen]
+    asked = CLAIMS if ids is None else ids
+    chosen = {claim_named(name, "claims").id for name in asked if name.lower() in known or not skip_unknown}
+    # a user who wrote a claim looks for it first
+    in_order = sorted(CLAIMS.values(), key=lambda claim: claim.id in BUILT_IN)
+    return [claim for claim in in_order if claim.id in chosen]
 
 
 def judge(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> list[Judgement]:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from analysis import store
-from analysis.claims import CLAIMS, Judgement, check_own_columns, chosen_claims, claim_named, write_json
+from analysis.claims import Judgement, check_own_columns, chosen_claims, claim_named, write_json
 from analysis.cli.along_training import draw_along_training
 from analysis.cli.checkpoint import Measurement, measure_checkpoint
 from analysis.cli.dry_run import print_plan
@@ -207,7 +207,7 @@ def _needs_with(roots: Sequence[Path]) -> str:
 
 def _claims(options: argparse.Namespace, console: Console) -> int:
     try:
-        asked = [claim_named(name, "--claim") for name in options.claim or CLAIMS]
+        asked = [claim_named(name, "--claim") for name in options.claim or ()] or chosen_claims(None)
     except ValueError as error:
         raise ValueError(f"{error}{_needs_with(options.results)}") from error
     if options.list:
