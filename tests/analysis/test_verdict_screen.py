@@ -67,6 +67,8 @@ def test_the_power_by_seeds_is_the_documented_one(pytestconfig):
     page = " ".join((pytestconfig.rootpath / "docs/verdict-errors.md").read_text().split())
     two, three, five, eight = FOUND_BY_SEEDS.values()
     assert f"in {eight} with 8 seeds in each cell, {five} with 5, {three} with 3, and {two} with 2" in page
+    page = " ".join((pytestconfig.rootpath / "docs/claims.md").read_text().split())
+    assert f"in {two} with 2 seeds, {three} with 3, {five} with 5 and {eight} with 8" in page
 
 
 def test_a_prediction_that_is_too_long_loses_words_of_its_quantity_and_not_what_is_compared():
