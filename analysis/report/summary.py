@@ -187,7 +187,8 @@ def _few_seeds(judged: list[Judgement]) -> list[str]:
     seeds = {
         name_of_deciding(judgement): effect.seeds_in_cells
         for judgement in judged
-        if judgement.verdict == INCONCLUSIVE and not (effect := deciding(judgement)).lost
+        # a claim may also be open because some of its predictions were not measured
+        if (effect := deciding(judgement)).verdict == INCONCLUSIVE and not effect.lost
     }
     few = {name: count for name, count in seeds.items() if 1 < count <= FEW_SEEDS}
     if not few:

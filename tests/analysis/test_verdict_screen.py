@@ -63,6 +63,14 @@ def test_an_open_answer_for_want_of_runs_does_not_blame_seeds():
     assert not any("few seeds" in line for line in screen([about("luck")], runs))
 
 
+def test_a_claim_that_is_open_because_a_prediction_was_not_measured_does_not_blame_seeds():
+    both = [Difference("test_accuracy", SAM, SGD, 1), Difference("absent", SAM, SGD, 1)]
+    runs = table(seeds=3).assign(absent=math.nan)
+    lines = screen([Claim("X1", "statement", "place", both)], runs)
+    assert lines[1].split()[1] == "inconclusive"
+    assert not any("few seeds" in line for line in lines)
+
+
 def test_the_power_by_seeds_is_the_documented_one(pytestconfig):
     page = " ".join((pytestconfig.rootpath / "docs/verdict-errors.md").read_text().split())
     two, three, five, eight = FOUND_BY_SEEDS.values()
