@@ -40,7 +40,7 @@ HARD = (
     "no effect, two families scatter 30 times more",
     "no effect, the third has an error",
 )
-"""Truths under which verdicts are wrong more often: docs/claims.md says how often."""
+"""Truths under which verdicts are wrong more often: docs/verdict-errors.md says how often."""
 CURVES = {"saturate with": (saturating, 0.3), "are the cube of": (cube, 0.3), "follow steps of": (steps, 0.1)}
 """How two quantities depend on the third one that is given, and the standard deviation about the curve."""
 GROWING = (0.2, 1.0, 2.0, 3.0)

@@ -12,17 +12,13 @@ from matplotlib.figure import Figure
 
 from figures import style as style_sheet
 from figures.panels import panel_grid
-from figures.style import PLAIN, TWO_COLUMNS, Style
+from figures.style import LOSSES, PLAIN, TWO_COLUMNS, Style
 from landscape.results.wording import percent
 
 QUANTITIES = (
     ("top_eigenvalue", "largest Hessian eigenvalue"),
     ("trace", "Hessian trace"),
     ("sharpness", "worst-case sharpness (nat)"),
-)
-LOSSES = (
-    ("observed", "cross-entropy,\nobserved labels"),
-    ("clean", "cross-entropy,\ntrue labels"),
 )
 
 
@@ -51,7 +47,7 @@ def curvature(runs: pd.DataFrame, *, width: float = TWO_COLUMNS, style: Style = 
                 style_sheet.logarithmic(ax.yaxis, runs[[f"{quantity}_{each}" for each, _ in LOSSES]])
                 ax.set_xticks(rates, labels=map(percent, rates))
         names = [label for _, label in QUANTITIES]
-        grid.label([label for _, label in LOSSES], names, "wrong labels in training")
+        grid.label([f"cross-entropy,\n{label}" for _, label in LOSSES], names, "wrong labels in training")
         style_sheet.legend_above(figure, grid.axes.flat)
         rho = runs["sharpness_rho_observed"].dropna().unique()
         radius = f"; sharpness: largest rise found within l2 radius {rho[0]:g}" if len(rho) == 1 else ""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from figures import style as style_sheet
 from figures.panels import mean_over_seeds, panel_grid
-from figures.style import PLAIN, TWO_COLUMNS, Style
+from figures.style import LOSSES, PLAIN, TWO_COLUMNS, Style
 
 EIGENVALUE = "probe_top_eigenvalue"
 QUANTITIES = (
@@ -20,7 +20,6 @@ QUANTITIES = (
     ("probe_trace", "Hessian trace"),
     ("probe_sharpness", "worst-case sharpness (nat)"),
 )
-LOSSES = (("observed", "observed labels"), ("clean", "true labels"))
 
 
 def sharpness_over_epochs(

@@ -11,7 +11,7 @@ from figures import style as style_sheet
 from figures.panels import panel_grid
 from figures.style import PLAIN, TWO_COLUMNS, Style
 
-LOSSES = {"train_loss": "training loss", "test_loss": "loss on held-out data"}
+LOSS_CURVES = {"train_loss": "training loss", "test_loss": "loss on held-out data"}
 SHARES = {
     "test_accuracy": "held-out accuracy",
     "train_clean_accuracy": "accuracy on true labels",
@@ -47,8 +47,8 @@ def one_training(
         figure = style_sheet.new_figure(width, HEIGHT)
         grid = panel_grid(figure, 1, 2, HEIGHT, share_y=False)
         losses, shares = grid.axes[0]
-        look = style_sheet.looks([*LOSSES.values(), *SHARES.values()])
-        for ax, curves in ((losses, LOSSES), (shares, SHARES)):
+        look = style_sheet.looks([*LOSS_CURVES.values(), *SHARES.values()])
+        for ax, curves in ((losses, LOSS_CURVES), (shares, SHARES)):
             for place, (metric, name) in enumerate(curves.items()):
                 values = history[metric].astype(float).where(np.isfinite(history[metric].astype(float)))
                 if values.notna().any():

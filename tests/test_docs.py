@@ -28,6 +28,7 @@ PAGES = (
         "studies.md",
         "surfaces.md",
         "training.md",
+        "verdict-errors.md",
         "wrong-labels.md",
     ),
     "index.md",

@@ -25,6 +25,7 @@ from analysis.claims import (
 from analysis.claims.associations import Association, Information
 from analysis.claims.best import Best
 from analysis.claims.claim import (
+    BUILT_IN,
     CLAIMS,
     Claim,
     Judgement,
@@ -37,7 +38,7 @@ from analysis.claims.claim import (
 )
 from analysis.claims.differences import Difference, Level
 from analysis.claims.effect import VERDICTS, Effect
-from analysis.claims.quantities import QUANTITIES, Quantity, register_quantity
+from analysis.claims.quantities import QUANTITIES, Quantity, check_own_columns, register_quantity
 from analysis.claims.shares import Holds
 from analysis.claims.trends import Trend
 from analysis.claims.variants import (
@@ -77,8 +78,10 @@ _CLAIMS = [
 _FAMILIES = list(dict.fromkeys(claim.family for claim in _CLAIMS))
 for _claim in sorted(_CLAIMS, key=lambda claim: (_FAMILIES.index(claim.family), len(claim.id), claim.id)):
     register(_claim)
+BUILT_IN.update(CLAIMS)
 
 __all__ = [
+    "BUILT_IN",
     "CLAIMS",
     "CONSTANT_SCHEDULE",
     "LARGER_SAM",
@@ -108,6 +111,7 @@ __all__ = [
     "Quantity",
     "Trend",
     "Variant",
+    "check_own_columns",
     "chosen_claims",
     "claim_named",
     "judge",

@@ -82,16 +82,27 @@ class Judgement:
 
 CLAIMS: dict[str, Claim] = {}
 """Id -> claim, of all claims that are judged."""
+BUILT_IN: dict[str, Claim] = {}
+"""Those of them that are of this package. All others are the user's."""
 
 
 def register(claim: Claim) -> Claim:
     """Adds a claim to those that `judge` tests.
 
     Raises:
-        ValueError: the id is taken, or the claim predicts nothing.
+        ValueError: the id is taken, in upper or lower case; it is of a built-in family; or the claim predicts nothing.
     """
-    if claim.id in CLAIMS:
-        raise ValueError(f"id: claim {claim.id!r} is registered already")
+    taken = {known.lower(): found for known, found in CLAIMS.items()}.get(claim.id.lower())
+    if taken:
+        kind = "the built-in claim" if taken.id in BUILT_IN else "the claim"
+        raise ValueError(
+            f"id: {claim.id!r} is that of {kind} {taken.id} ({taken.statement}); choose another, such as X1"
+        )
+    if claim.family.upper() in {known.family for known in BUILT_IN.values()}:
+        raise ValueError(
+            f"id: {claim.id!r} begins like the built-in claims {claim.family.upper()}, whose p-values are corrected "
+            "together, and would change their verdicts; begin with another letter, such as X"
+        )
     if not claim.predictions:
         raise ValueError(f"predictions: claim {claim.id!r} has none, so that no data could contradict it")
     CLAIMS[claim.id] = claim
@@ -120,20 +131,21 @@ def claim_named(name: str, field: str) -> Claim:
 
 
 def chosen_claims(ids: Sequence[str] | None, *, skip_unknown: bool = False) -> list[Claim]:
-    """The claims of these ids, in upper or lower case, in the order of the registry; for None all registered claims.
+    """The claims of these ids, in upper or lower case: first the user's, then the others.
 
     Args:
-        ids: the ids in a study.
+        ids: the ids in a study; None for all registered claims.
         skip_unknown: whether claims that are not registered are left out, such as those of a file that is not loaded.
 
     Raises:
         ValueError: an id is not registered; the message names the nearest id.
     """
-    if ids is None:
-        return list(CLAIMS.values())
     known = {name.lower() for name in CLAIMS}
-    chosen = {claim_named(name, "claims").id for name in ids if name.lower() in known or not skip_unknown}
-    return [claim for claim in CLAIMS.values() if claim.id in chosen]
+    asked = CLAIMS if ids is None else ids
+    chosen = {claim_named(name, "claims").id for name in asked if name.lower() in known or not skip_unknown}
+    # a user who wrote a claim looks for it first
+    in_order = sorted(CLAIMS.values(), key=lambda claim: claim.id in BUILT_IN)
+    return [claim for claim in in_order if claim.id in chosen]
 
 
 def judge(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> list[Judgement]:

@@ -26,6 +26,9 @@ NOT_MEASURED = "not measured"
 
 WITHIN_THE_MARGIN, OPPOSITE_SIGNS = "within the margin", "opposite signs"
 
+OF_SEEDS = ("pairs", "seeds in cells", "slopes of seeds")
+"""Names of the units of which a cell has one for each seed."""
+
 IN_THESE_CELLS = {
     SUPPORTED: SUPPORTED_HERE,
     CONTRADICTED: CONTRADICTED_HERE,
@@ -188,6 +191,17 @@ class Effect:
             return INCONCLUSIVE
         sign = 1 if self.estimate > self.null[1] else -1
         return SUPPORTED if sign == self.predicted else CONTRADICTED
+
+    @property
+    def seeds_in_cells(self) -> int:
+        """The most values that one cell has, one for each seed; 0 if the verdict does not rest on seeds in cells."""
+        if (
+            self.estimand != THESE
+            or self.finding.place != "cells"
+            or self.finding.these.counted not in OF_SEEDS
+        ):
+            return 0
+        return max((part.samples for part in self.finding.parts), default=self.finding.these.units)
 
     @property
     def may_reverse(self) -> bool:

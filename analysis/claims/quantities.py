@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.claims.broken_runs import broke
 from analysis.objectives import LABEL_WORDS
-from analysis.store import AT_LOSS, flags_of
+from analysis.store import AT_LOSS, OWN_COLUMNS, flags_of, is_built_in
 from ncsam.probes import GROUPS
 
 MEASURES = ("top_eigenvalue", "trace", "sharpness")
@@ -378,9 +378,24 @@ def register_quantity(name: str, found: Quantity) -> Quantity:
     """Adds a quantity with its words, unit and margin.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken, or is that of a column that is no part of the quantity.
     """
     if name in QUANTITIES:
         raise ValueError(f"name: the quantity {name!r} is registered already; choose another")
+    if is_built_in(name) and name not in found.columns:
+        raise ValueError(
+            f"name: the quantity {name!r} is named like a column that ncsam fills itself, and would hide it; choose "
+            "another"
+        )
     QUANTITIES[name] = found
     return found
+
+
+def check_own_columns() -> None:
+    """Raises ValueError if a quantity hides a column of the user's measures: a claim would judge another number."""
+    for column, measure in OWN_COLUMNS.items():
+        if column in QUANTITIES and column not in QUANTITIES[column].columns:
+            raise ValueError(
+                f"--with: the column {column!r} of the measure {measure!r} is named like the quantity {column!r} "
+                f"({QUANTITIES[column].words}), which a claim would take in its place; rename the column"
+            )

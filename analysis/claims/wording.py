@@ -217,9 +217,13 @@ def _power(effect: Effect, test: Test, level: float) -> list[str]:
     """What the study could have found, and the size that it takes. Where that is absurd, only that it cannot decide."""
     aim, needed = _needed(effect, test, level)
     if test.smallest_p < level and needed > MANY_TIMES * test.units:
-        return [f"These {counted(test.units, test.counted)} cannot decide this."]
+        return [_cannot_decide(test)]
     takes = f"{aim} takes about {needed:.0f} {test.counted}."
     return [*_could_have_found(effect, test, level), *([takes] if math.isfinite(needed) else [])]
+
+
+def _cannot_decide(test: Test) -> str:
+    return f"These {counted(test.units, test.counted)} cannot decide this."
 
 
 def _could_have_found(effect: Effect, test: Test, level: float) -> list[str]:
@@ -233,7 +237,7 @@ def _could_have_found(effect: Effect, test: Test, level: float) -> list[str]:
     if not math.isfinite(found):
         return []
     if found >= max(map(abs, effect.limits)):
-        return [f"These {counted(test.units, test.counted)} cannot decide this."]
+        return [_cannot_decide(test)]
     return [
         f"An effect of {found:.2g}{unit} would have been found four times in five with these {test.units} "
         f"{test.counted}."

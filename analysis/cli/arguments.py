@@ -53,6 +53,12 @@ def parser() -> Parser:
 
     info = commands.add_parser("info", help="what a study's folder, its study.h5 or a run file holds")
     info.add_argument("file", type=Path, help="a folder, its study.h5, or a run's .h5")
+    info.add_argument(
+        "part",
+        nargs="*",
+        help="of a run's file: settings, results, a group such as sharpness, or a column; of study.h5: a part of "
+        "columns' names",
+    )
     return whole
 
 

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from analysis import store
-from analysis.claims import CLAIMS, Judgement, chosen_claims, claim_named, write_json
+from analysis.claims import Judgement, check_own_columns, chosen_claims, claim_named, write_json
 from analysis.cli.along_training import draw_along_training
 from analysis.cli.checkpoint import Measurement, measure_checkpoint
 from analysis.cli.dry_run import print_plan
@@ -48,6 +48,7 @@ def run_command(options: argparse.Namespace, console: Console) -> int:
     """Executes the user's files that --with names, and then the command. Returns the exit status."""
     if "own" in options:
         options.own = [read_own_part(path) for path in options.own]
+        check_own_columns()
     return COMMANDS[options.command](options, console)
 
 
@@ -206,7 +207,7 @@ def _needs_with(roots: Sequence[Path]) -> str:
 
 def _claims(options: argparse.Namespace, console: Console) -> int:
     try:
-        asked = [claim_named(name, "--claim") for name in options.claim or CLAIMS]
+        asked = [claim_named(name, "--claim") for name in options.claim or ()] or chosen_claims(None)
     except ValueError as error:
         raise ValueError(f"{error}{_needs_with(options.results)}") from error
     if options.list:
@@ -277,7 +278,7 @@ def _draw(root: Path, console: Console, wanted: figure_files.Wanted = figure_fil
 
 
 def _info(options: argparse.Namespace, console: Console) -> int:
-    print_info(options.file, console)
+    print_info(options.file, options.part, console)
     return 0
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import h5py
 import pandas as pd
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from analysis import store
+from analysis.cli.info_of_run import print_run
 from analysis.plan import read_study
 from analysis.printable import printable, say
 from analysis.report.unfinished import print_unfinished
@@ -27,25 +23,31 @@ from ncsam.evaluation import LOSS_METRICS, unit_of_stored_loss
 INDEX = "study.h5"
 SHARPNESS = re.compile(r"sharpness(_elementwise|_filter|_one_step)?_(observed|clean)")
 """Columns that hold a rise of the cross-entropy, which is the measured loss in studies."""
-NO_COORDINATES = b"This is a netCDF dimension but not a netCDF variable."
 
 
-def print_info(path: Path, console: Console) -> None:
+def print_info(path: Path, parts: Sequence[str], console: Console) -> None:
     """Prints the content of a study's folder, its `study.h5` or the file of one of its runs.
+
+    Args:
+        path: folder or file.
+        parts: of a run file those of `print_run`; of `study.h5` texts, one of which is in each column's name.
+        console: where it is printed.
 
     Raises:
         FileNotFoundError: the path does not exist, or the folder is no study's.
         StoreError: no run has finished, or the file is not a run's.
-        ValueError: the file is a study file.
+        ValueError: the file is a study file, or has no such part.
     """
     if path.suffix == ".toml" and path.is_file():
         raise ValueError(f"path: {path} is a study file; name its folder: ncsam info {path.parent}")
     if path.is_dir():
+        if parts:
+            raise ValueError(f"part: {parts[0]!r} is for a file; name {path / INDEX} or that of a run")
         _print_folder(path, console)
     elif path.name == INDEX:
-        _print_index(path.parent, console)
+        _print_index(path.parent, parts, console)
     else:
-        _print_run(path, console)
+        print_run(path, parts, console)
 
 
 def _print_folder(root: Path, console: Console) -> None:
@@ -68,13 +70,16 @@ def _print_folder(root: Path, console: Console) -> None:
         say(console, f"a run: ncsam info {root / state.finished[0].path}")
 
 
-def _print_index(root: Path, console: Console) -> None:
+def _print_index(root: Path, parts: Sequence[str], console: Console) -> None:
     table = store.read_table(root)
+    columns = [name for name in map(str, table.columns) if not parts or any(part in name for part in parts)]
+    if not columns:
+        raise ValueError(f"part: no column of {root / INDEX} has {' or '.join(parts)} in its name")
     say(console, f"{root / INDEX}: a table of {len(table)} runs and {len(table.columns)} columns")
     view = Table(box=None, pad_edge=False)
     for name in ("column", "type", "unit", "values"):
         view.add_column(name, overflow="fold")
-    for name in map(str, table.columns):
+    for name in columns:
         values = Text(printable(_range_of(table[name])))
         view.add_row(Text(name), str(table[name].dtype), _unit_of(name, set(table["loss"])), values)
     console.print(view)
@@ -100,58 +105,3 @@ def _range_of(values: pd.Series) -> str:
         return "not measured"
     low, high = values.min(), values.max()
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-
-
-def _print_run(path: Path, console: Console) -> None:
-    with store.opened(path) as file:
-        stored, row, groups = store.config_of(file), store.record_of(file).row, _groups_of(file)
-    say(console, f"{path}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
-    settings = {
-        "hyperparameters": stored.hyperparameters,
-        **stored.config.as_plain(),
-        "versions": stored.versions,
-    }
-    for name, value in _dotted(settings):
-        say(console, f"  {name}: {json.dumps(value)}")
-    console.print(Text("results"), style="bold")
-    for name, value in row.items():
-        if not (isinstance(value, float) and math.isnan(value)):
-            shown = f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}"
-            say(console, shown)
-    for group, lines in groups.items():
-        console.print(Text(printable(f"/{group}")), style="bold")
-        for line in lines:
-            console.print(Padding(Text(printable(line)), (0, 0, 0, 2)))
-
-
-def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings within settings by names such as `training.epochs`."""
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _groups_of(file: h5py.File) -> dict[str, list[str]]:
-    """Group -> a line for each of its data sets: name, shape of an array, unit and description."""
-    groups: dict[str, list[str]] = {}
-
-    def visit(name: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset):
-            return
-        name_of_scale = item.attrs.get("NAME")
-        if isinstance(name_of_scale, bytes) and name_of_scale.startswith(NO_COORDINATES):
-            return
-        group, _, last = name.rpartition("/")
-        unit, meaning = _about(item)
-        of_array = ", ".join(filter(None, ("x".join(map(str, item.shape)), unit)))
-        about = f" ({of_array})" if of_array else ""
-        groups.setdefault(group, []).append(f"{last}{about}: {meaning}".removesuffix(": "))
-
-    file.visititems(visit)
-    return groups
-
-
-def _about(item: h5py.Dataset) -> tuple[str, str]:
-    return str(item.attrs.get("units", "")), str(item.attrs.get("description", ""))

@@ -10,7 +10,7 @@ import torch
 
 from analysis.plan.data import study_options
 from analysis.plan.errors import one_of_or_own
-from analysis.plan.study import LossSettings, NoiseSettings
+from analysis.plan.study import LossSettings, MethodSettings, ModelSettings, NoiseSettings, OpenSettings
 from ncsam import build_loss, build_method, build_schedule, model_options, noise_options
 from ncsam.label_noise import NOISE_REGISTRY
 from ncsam.losses import LOSS_REGISTRY, told_to_loss
@@ -26,6 +26,7 @@ def check_model(name: str, options: dict[str, Any], field: str = "model") -> Non
     """Raises ValueError unless each option has the type of its default and a plausible size."""
     with _within(f"{field}.name", named=True):
         known = model_options(name)
+        _check_arguments(name, known, ModelSettings)
     with _within(field):
         check_model_options(name, options)
     for key, value in options.items():
@@ -36,6 +37,8 @@ def check_model(name: str, options: dict[str, Any], field: str = "model") -> Non
 def check_noise(kind: str, options: dict[str, Any]) -> None:
     """Raises ValueError unless the kind of noise has these options and needs no others."""
     known = study_options(kind)
+    with _within("noise.kind", named=True):
+        _check_arguments(kind, known, NoiseSettings)
     in_study = {key: value for key, value in options.items() if key in noise_options(kind)}
     with _within("noise"):
         # the keys of the table that are no options may be misspelled too
@@ -64,7 +67,7 @@ def check_method(
     field: str, name: str, settings: dict[str, Any], candidates: Iterable[dict[str, Any]]
 ) -> None:
     """Raises ValueError unless every candidate builds the method."""
-    _check_values(field, METHOD_REGISTRY, name, settings)
+    _check_values(field, METHOD_REGISTRY, name, settings, MethodSettings)
     model, peer = _deep_model(), _deep_model()
     for candidate in candidates:
         with _within(field):
@@ -79,11 +82,14 @@ def check_method(
             )
 
 
-def _check_values(field: str, registry: Registry[Any], name: str, settings: dict[str, Any]) -> None:
+def _check_values(
+    field: str, registry: Registry[Any], name: str, settings: dict[str, Any], table: type[OpenSettings]
+) -> None:
     """Raises ValueError unless all values, and all candidates in lists, are of their options' types."""
     with _within(f"{field}.name", named=True):
         one_of_or_own(name, registry.entries, None)
         options = registry.options(name)
+        _check_arguments(name, options, table)
     with _within(field):
         check_names(name, settings, options)
     for key, value in settings.items():
@@ -97,6 +103,16 @@ def _check_values(field: str, registry: Registry[Any], name: str, settings: dict
             raise ValueError(f"{field}.{key}: holds a candidate twice")
 
 
+def _check_arguments(name: str, options: Iterable[str], table: type[OpenSettings]) -> None:
+    """Raises ValueError if an option of a part is named like a key of its table, so that it would never be set."""
+    taken = [key for key in options if key in table.model_fields]
+    if taken:
+        raise ValueError(
+            f"{name!r} has an argument {taken[0]!r}, a key that every study has here, which it would never be given; "
+            "rename the argument"
+        )
+
+
 def _deep_model() -> torch.nn.Module:
     """A model with more layers than an option of a method asks for; the study's own model is checked with its data."""
     return torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(50)), torch.nn.Linear(1, 2))
@@ -104,7 +120,7 @@ def _deep_model() -> torch.nn.Module:
 
 def check_loss(field: str, loss: LossSettings, candidates: Iterable[dict[str, Any]]) -> None:
     """Raises ValueError unless all candidates build the loss, and a transition is named exactly if it is needed."""
-    _check_values(field, LOSS_REGISTRY, loss.name, loss.options)
+    _check_values(field, LOSS_REGISTRY, loss.name, loss.options, LossSettings)
     with _within(f"{field}.name", named=True):
         needs_transition = "transition" in told_to_loss(loss.name)
     if needs_transition and loss.transition is None:

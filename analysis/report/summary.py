@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from analysis.claims import Judgement
+from analysis.claims import BUILT_IN, Judgement
 from analysis.claims.effect import (
     CONTRADICTED,
     CONTRADICTED_HERE,
     IN_THESE_CELLS,
+    INCONCLUSIVE,
     NOT_MEASURED,
     OPPOSITE_SIGNS,
     SUPPORTED,
@@ -44,6 +45,13 @@ WHAT_P_MEANS = (
 )
 WHAT_SIGNS_MEANS = "signs: this p is of the test of opposite signs, not of the mean effect"
 WHAT_MARGIN_MEANS = "margin: this p is of the test that the effect is within the margin"
+FEW_SEEDS = 3
+"""Seeds in each cell up to which their number is a likely reason for an open verdict."""
+FOUND_BY_SEEDS = {2: "at most 10%", 3: "45%", 5: "74%", 8: "80%"}
+"""Seeds in each cell -> share of studies in which an effect is found that Welch's test would find in 80%."""
+OTHERS = "claims that come with ncsam:"
+LEAST_OF_QUANTITY = 12
+"""Columns of a quantity's words from which on they say something."""
 WHAT_PER_RATE_MEANS = f"{SHORT_PER_RATE}:{PER_RATE}"
 
 
@@ -52,6 +60,9 @@ def print_verdicts(judgements: list[Judgement], console: Console) -> None:
     judged = [judgement for judgement in judgements if judgement.verdict != NOT_MEASURED]
     if judged:
         lines, has_words = _verdicts(judged, console.width)
+        own = sum(judgement.claim.id not in BUILT_IN for judgement in judged)
+        if 0 < own < len(judged):
+            lines.insert(1 + own, Text(OTHERS, style="dim"))
         for line in lines:
             # print() joins its arguments into a text that forgets how the line is cut
             if console.width < NARROW:
@@ -80,15 +91,28 @@ def _verdicts(judged: list[Judgement], columns: int) -> tuple[list[Text], bool]:
     up_to_p = sum(widths[:4]) + 2 * 3
     count = 3 if up_to_p > columns else 4 if up_to_p + LEAST_OF_PREDICTION > columns else 5
     shown, widths = [row[:count] for row in rows], widths[:count]
+    if count == 5:
+        room = columns - up_to_p - 2
+        shown = [[*row[:4], _fitted(row[4], room)] for row in shown]
+        widths[4] = 0
     styles = ["bold", *(STYLES.get(judgement.verdict, "yellow") for judgement in judged)]
     lines = []
     for row, style in zip(shown, styles, strict=True):
         line = Text()
         for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            line.append(cell + " " * (width - cell_len(cell) + 2), style=style if index < 2 else "")
+            line.append(cell + " " * (max(0, width - cell_len(cell)) + 2), style=style if index < 2 else "")
         line.rstrip()
         lines.append(line)
     return lines, count == 5
+
+
+def _fitted(prediction: str, columns: int) -> str:
+    """The words of a prediction; where they are too long, its quantity is cut, and what is compared stays whole."""
+    quantity, _, compared = prediction.rpartition(": ")
+    room = columns - cell_len(f"…: {compared}")
+    if cell_len(prediction) <= columns or not quantity or room < LEAST_OF_QUANTITY:
+        return prediction
+    return f"{set_cell_size(quantity, room).rstrip()}…: {compared}"
 
 
 def _cells(judgement: Judgement) -> list[str]:
@@ -151,7 +175,27 @@ def _what_marks_mean(judged: list[Judgement], has_words: bool) -> list[str]:
         lines.append(WHAT_THE_STAR_MEANS)
     if any(f" {deciding(judgement).unit}".endswith(PER_RATE) for judgement in judged):
         lines.append(WHAT_PER_RATE_MEANS)
+    lines += _few_seeds(judged)
     partly = [judgement for judgement in judged if judgement.measured]
     if partly:
         lines.append(f"{_share_measured(partly[0])}: the share of the claim's predictions that was measured")
     return lines
+
+
+def _few_seeds(judged: list[Judgement]) -> list[str]:
+    """The open verdicts for which few seeds are a likely reason, and what more seeds would find."""
+    seeds = {
+        name_of_deciding(judgement): effect.seeds_in_cells
+        for judgement in judged
+        # a claim may also be open because some of its predictions were not measured
+        if (effect := deciding(judgement)).verdict == INCONCLUSIVE and not effect.lost
+    }
+    few = {name: count for name, count in seeds.items() if 1 < count <= FEW_SEEDS}
+    if not few:
+        return []
+    counts = " or ".join(map(str, sorted(set(few.values()))))
+    found = ", ".join(f"{share} with {count}" for count, share in FOUND_BY_SEEDS.items())
+    return [
+        f"few seeds: {' '.join(few)} may be open for want of them, with {counts} in each cell. An effect that Welch's "
+        f"test would find in 80% of studies is found in {found}"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -9,10 +10,13 @@ from numpy.typing import NDArray
 
 from analysis.run.measurements import MEASURES, Measure, Results
 from analysis.run.subject import Subject
-from analysis.store import OWN_COLUMNS, OWN_NUMBERS
+from analysis.store import OWN_COLUMNS, OWN_NUMBERS, is_built_in
 from landscape.results.fields import FloatArray, described
 from landscape.results.registry import result
 from landscape.results.shown import Result
+
+NAME = r"[\w -]+"
+"""Names of measures, which become groups of the run files."""
 
 
 @result
@@ -33,12 +37,14 @@ def register_measure(name: str, columns: Sequence[str], of: Callable[[Subject], 
             Before the first run of a study it is called once with an untrained model.
 
     Raises:
-        ValueError: the name is taken, no column is given, or a column is no Python name.
+        ValueError: the name is taken or is no name, no column is given, or a column is no Python name or is filled
+            otherwise.
     """
     if name in MEASURES:
         raise ValueError(f"name: the measure {name!r} is registered already; choose another")
-    if not columns or not all(column.isidentifier() for column in columns):
-        raise ValueError(f"columns: must be names of letters, digits and underscores, got {list(columns)}")
+    if not re.fullmatch(NAME, name):
+        raise ValueError(f"name: must be of letters, digits, '-', '_' and spaces, got {name!r}")
+    _check_columns(name, columns)
     group = f"{OWN_NUMBERS}/{name}"
 
     def measured(subject: Subject) -> Results:
@@ -55,6 +61,22 @@ def register_measure(name: str, columns: Sequence[str], of: Callable[[Subject], 
     OWN_COLUMNS.update(dict.fromkeys(columns, name))
     # a file that names no version counts as version 1, and may lack this measure
     MEASURES[name] = Measure(name, measured, (group,), ("samples",), version=2)
+
+
+def _check_columns(name: str, columns: Sequence[str]) -> None:
+    """Raises ValueError unless each column can be a name, and nothing else fills it."""
+    if not columns or not all(column.isidentifier() for column in columns):
+        raise ValueError(f"columns: must be names of letters, digits and underscores, got {list(columns)}")
+    for column in columns:
+        fills = f"columns: {column!r} of the measure {name!r}"
+        if is_built_in(column):
+            raise ValueError(f"{fills} is named like a column that ncsam fills itself; choose another")
+        if column in OWN_COLUMNS:
+            raise ValueError(
+                f"{fills} is a column of the measure {OWN_COLUMNS[column]!r} already; choose another"
+            )
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"columns: the measure {name!r} names one twice, got {list(columns)}")
 
 
 def is_own(measure: Measure) -> bool:

@@ -18,7 +18,7 @@ def shared_freedom(shares: Values, freedoms: Values) -> float:
     spread than its next seeds would have; the formula then counts the freedom of the other cells, and verdicts about
     these cells are false in up to 15%, and under Holm's correction, which looks at smaller p-values, in up to 38% of
     families. So the formula is taken as often as there are shares, each time with one of them raised to its upper 90%
-    bound, and the fewest degrees count. `docs/claims.md` says how often verdicts are then false, and what it costs.
+    bound, and the fewest degrees count. `docs/verdict-errors.md` says how often verdicts are then false, and the cost.
 
     Args:
         shares: float64 (n,), the variances' parts of the sum; finite, not all 0.

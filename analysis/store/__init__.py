@@ -24,7 +24,15 @@ from analysis.store.folder import (
     write_study,
 )
 from analysis.store.joined import read_tables
-from analysis.store.row import OWN_COLUMNS, OWN_NUMBERS, Record, read_record, record_of, scalars
+from analysis.store.row import (
+    OWN_COLUMNS,
+    OWN_NUMBERS,
+    Record,
+    is_built_in,
+    read_record,
+    record_of,
+    scalars,
+)
 from analysis.store.run_file import (
     SCHEMA_VERSION,
     MeasuredBy,
@@ -84,6 +92,7 @@ __all__ = [
     "fingerprint",
     "flag_at_loss",
     "flags_of",
+    "is_built_in",
     "is_of_the_disk",
     "load_weights",
     "locked",

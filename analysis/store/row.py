@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from analysis.store.history_columns import history_columns
 from analysis.store.run_file import StoredRun, config_of, faults_named, metrics_of, opened
 from analysis.store.safe_hdf5 import check_content, check_results
 from analysis.store.sample_columns import sample_columns
-from analysis.store.stability_edge import edge_columns
+from analysis.store.stability_edge import EDGES, edge_columns
 from analysis.store.weight_columns import matrices_of, weight_columns
+from ncsam.alignment import ALIGNMENT_METRICS
 from ncsam.training import METRICS
 
 TEXTS = ("dataset", "noise_kind", "method", "method_name", "loss", "hyperparameters", "tuned", "changed")
@@ -29,6 +32,15 @@ COLUMNS = (*TEXTS, *("noise_rate", "seed", "diverged", "epochs", "classes", "lab
 
 PLAIN = (int, float, bool, str, type(None))
 """Types of a hyper-parameter's value."""
+BESIDE = (
+    # what the configuration and the labels tell
+    *("mixup", "candidates", "realised_noise_rate", "train_samples"),
+    # what is added where several studies are judged
+    *("study", "failed", "option"),
+)
+"""Columns beside `COLUMNS` that no measurement fills."""
+BY_PROBE = re.compile(r"mean_probe_.+|.+_at_loss_.+|.+_equal_loss_in_.+")
+"""Columns of probes, whose names depend on the network and on the levels of the loss."""
 OWN_NUMBERS = "own"
 """Group of a run file that holds the numbers of the user's measures."""
 OWN_COLUMNS: dict[str, str] = {}
@@ -134,16 +146,32 @@ def _numbers_of(file: h5py.File, stored: StoredRun) -> dict[str, Any]:
     row.update(early_columns(history, row["realised_noise_rate"]))
     row.update(alarm_columns(history, [name for name, _ in matrices_of(file)], row["best_epoch"]))
     row["classes"] = len(file["labels/transition"])
-    for loss in ("observed", "clean"):
-        row.update(_measured_scalars(file, loss))
-    for group in ("right", "wrong"):
-        row.update(_scalars(file, _fields_of_parts(f"observed_{group}"), group))
-    row.update(_scalars(file, GRADIENT_NOISE, "observed"))
+    row.update(_numbers_of_measures(file))
     row.update(edge_columns(stored, row))
     row.update(sample_columns(file))
     row.update(weight_columns(file))
     row.update(bound_scalars(file))
     return row
+
+
+def is_built_in(column: str) -> bool:
+    """Whether ncsam fills a column of this name itself, in the table of any study."""
+    return column in _names_of_numbers() or BY_PROBE.fullmatch(column) is not None
+
+
+@cache
+def _names_of_numbers() -> frozenset[str]:
+    """The columns that do not depend on the network. What was not measured is a column of NaN."""
+    nothing: Any = {}
+    metrics = (*METRICS, *ALIGNMENT_METRICS, "perturbation_norm")
+    history = {name: np.full(1, math.nan) for name in metrics}
+    return frozenset(
+        (
+            *(*COLUMNS, *BESIDE, *EDGES, *history_columns(history), *early_columns(history, math.nan)),
+            *(*alarm_columns(history, [], 1), *_numbers_of_measures(nothing)),
+            *(*sample_columns(nothing), *weight_columns(nothing), *bound_scalars(nothing)),
+        )
+    )
 
 
 def check_settings(hyperparameters: str, tuned: str, changed: str) -> None:
@@ -171,6 +199,16 @@ def _own_numbers(file: h5py.File) -> dict[str, float]:
                 raise ValueError(f"{group.name} names a column {name!r}")
             found[str(name)] = float(value)
     return found
+
+
+def _numbers_of_measures(file: h5py.File) -> dict[str, float]:
+    row = {}
+    for loss in ("observed", "clean"):
+        row.update(_measured_scalars(file, loss))
+    for group in ("right", "wrong"):
+        row.update(_scalars(file, _fields_of_parts(f"observed_{group}"), group))
+    row.update(_scalars(file, GRADIENT_NOISE, "observed"))
+    return row
 
 
 def _measured_scalars(file: h5py.File, loss: str) -> dict[str, float]:

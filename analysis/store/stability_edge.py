@@ -14,6 +14,9 @@ from collections.abc import Mapping
 
 from analysis.store.run_file import StoredRun
 
+EDGES = ("stability_edge", "descent_edge")
+"""The columns."""
+
 
 def descent_edge(learning_rate: float, momentum: float, weight_decay: float = 0.0) -> float:
     """The edge of gradient descent with heavy-ball momentum: 2 (1 + momentum) / learning rate.
@@ -46,7 +49,7 @@ def edge_columns(stored: StoredRun, row: Mapping[str, float]) -> dict[str, float
         row: its columns `gradient_norm_observed` and `gradient_noise_observed`.
     """
     training = stored.config.training
-    columns = dict.fromkeys(("stability_edge", "descent_edge"), math.nan)
+    columns = dict.fromkeys(EDGES, math.nan)
     is_simple = training.optimizer == "sgd" and training.max_gradient_norm is None
     if not is_simple or training.schedule.name != "constant":
         return columns

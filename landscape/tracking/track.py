@@ -14,7 +14,7 @@ from landscape.results.shown import DrawnResult
 class Track(DrawnResult):
     """The metrics of all looks at a training."""
 
-    step: NDArray[np.int64] = described("optimizer steps done at the look", dims=("look",), coordinate=False)
+    step: NDArray[np.int64] = described("optimizer steps done at the look", dims=("look",))
     epoch: NDArray[np.int64] = described("epochs finished at the look", dims=("look",))
     objective: NDArray[np.str_] = described("name of the objective", dims=("objective",), coordinate=True)
     metric: NDArray[np.str_] = described("name of the metric", dims=("metric",), coordinate=True)

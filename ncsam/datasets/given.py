@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ncsam.datasets.loaded import Loaded
+from ncsam.datasets.loaded import Loaded, check_samples
 from ncsam.datasets.split import Samples, Split
 
 NO_DATASETS = (Tensor, np.ndarray, tuple, dict, str)
@@ -37,7 +37,5 @@ def as_samples(name: str, data: Any, batch_size: int) -> Samples:
         raise ValueError(
             f"batch_size: is {batch_size}, but {data.batch_size} in the DataLoader; give the same"
         )
-    try:
-        return Loaded(data, batch_size=batch_size)
-    except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("data:", f"{name}:", 1)) from None
+    check_samples(name, data)
+    return Loaded(data, batch_size=batch_size)

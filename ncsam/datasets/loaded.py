@@ -67,8 +67,8 @@ class Loaded:
     ) -> None:
         self._settings: dict[str, Any] = {}
         self._collate: Callable[[list[Any]], Any] = _joined
+        check_samples("data", data)
         if isinstance(data, DataLoader):
-            _check_that_order_is_free(data)
             self._settings = {name: getattr(data, name) for name in KEPT_SETTINGS}
             if data.collate_fn is not default_collate:
                 self._collate = data.collate_fn
@@ -79,9 +79,8 @@ class Loaded:
                 # torch refuses settings of worker processes if there are no workers
                 self._settings = {}
             self._settings["num_workers"] = workers
-        for dataset in (data, evaluated):
-            if dataset is not None:
-                _check_that_it_is_numbered(dataset)
+        if evaluated is not None:
+            _check_that_it_is_numbered("evaluated", evaluated)
         self._training, self._samples = data, len(data)
         self._evaluated = data if evaluated is None else evaluated
         self.evaluation_batch = batch_size
@@ -248,18 +247,30 @@ def _check_that_none_is_missing(batch: Any, samples: int) -> None:
         )
 
 
-def _check_that_it_is_numbered(dataset: Any) -> None:
+def check_samples(field: str, data: Any) -> None:
+    """Checks that a dataset, or a DataLoader of one, has numbered samples, whose order is free.
+
+    Raises:
+        TypeError, ValueError: as for `Loaded`. The message begins with `field`.
+    """
+    if isinstance(data, DataLoader):
+        _check_that_order_is_free(field, data)
+        data = data.dataset
+    _check_that_it_is_numbered(field, data)
+
+
+def _check_that_it_is_numbered(field: str, dataset: Any) -> None:
     is_map = hasattr(dataset, "__getitem__") and isinstance(dataset, Sized)
     if isinstance(dataset, IterableDataset) or not is_map:
         raise TypeError(
-            f"data: {type(dataset).__name__} has no numbered samples, which labels could belong to; give a map-style "
-            "dataset, with __len__ and __getitem__"
+            f"{field}: {type(dataset).__name__} has no numbered samples, which labels could belong to; give a "
+            "map-style dataset, with __len__ and __getitem__"
         )
     if not len(dataset):
-        raise ValueError("data: holds no samples")
+        raise ValueError(f"{field}: holds no samples")
 
 
-def _check_that_order_is_free(loader: DataLoader[Any]) -> None:
+def _check_that_order_is_free(field: str, loader: DataLoader[Any]) -> None:
     """Raises ValueError for a DataLoader that chooses samples or their order by itself."""
     if isinstance(loader.dataset, IterableDataset):
         return
@@ -272,9 +283,9 @@ def _check_that_order_is_free(loader: DataLoader[Any]) -> None:
     if not is_plain or type(loader.batch_sampler) is not BatchSampler:
         chooser = sampler if not is_plain else loader.batch_sampler
         raise ValueError(
-            f"data: the order of samples follows from the seed, so that a {type(chooser).__name__} cannot choose it; "
-            "give a DataLoader without a sampler (on several ranks too, to which samples are dealt out), or a Subset "
-            "of the dataset"
+            f"{field}: the order of samples follows from the seed, so that a {type(chooser).__name__} cannot choose "
+            "it; give a DataLoader without a sampler (on several ranks too, to which samples are dealt out), or a "
+            "Subset of the dataset"
         )
     if loader.drop_last:
-        raise ValueError("data: every sample is trained on; make the DataLoader without drop_last")
+        raise ValueError(f"{field}: every sample is trained on; make the DataLoader without drop_last")

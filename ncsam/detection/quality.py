@@ -26,6 +26,9 @@ class Interval:
     low: float
     high: float
 
+    def __repr__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
 
 @dataclass(frozen=True)
 class DetectionQuality:
@@ -49,6 +52,13 @@ class DetectionQuality:
     wrong: int
     samples: int
     unscored: int
+
+    def __repr__(self) -> str:
+        unscored = f", {self.unscored} without a score" if self.unscored else ""
+        return (
+            f"DetectionQuality({self.criterion}: auroc {self.auroc}, average precision {self.average_precision}, "
+            f"precision at rate {self.precision_at_rate}; {self.wrong} of {self.samples} wrong{unscored})"
+        )
 
 
 def quality_of(ranking: Ranking, is_wrong: ArrayLike | Tensor) -> DetectionQuality:

@@ -18,6 +18,11 @@ pytestmark = pytest.mark.usefixtures("quick_judgements")
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+def page():
+    """The text of docs/verdict-errors.md on one line."""
+    return " ".join((DOCS / "verdict-errors.md").read_text(encoding="utf-8").split())
+
+
 @functools.cache
 def scenarios():
     return {(s.prediction, s.truth, s.cells, s.seeds, s.correlation): s for s in all_scenarios()}
@@ -153,23 +158,24 @@ def test_the_table_of_families_has_a_sign_in_one_of_twenty_at_most():
     table = pd.read_csv(families.SIGNS)
     allowed = scipy.stats.binom.ppf(1 - 0.01 / len(table), table["studies"], 0.05) / table["studies"]
     assert (table["any_sign"] <= allowed).all()
-    page = (DOCS / "claims.md").read_text(encoding="utf-8")
-    assert f"{table['any_sign'].min():.1%} to {table['any_sign'].max():.1%} of such families" in page
+    assert f"{table['any_sign'].min():.1%} to {table['any_sign'].max():.1%} of such families" in page()
+    for (name, seeds), rows in table.groupby(["design", "seeds"]):
+        few, many = rows.sort_values("predictions")["any_sign"]
+        assert f"| {name} | {seeds} | {few:.1%} | {many:.1%} |" in page()
 
 
 def test_the_documented_rate_of_a_family_is_that_of_the_table():
     (row,) = pd.read_csv(families.TABLE).to_dict("records")
     assert max(row["wrong_effects"], row["wrong_reversals"]) <= at_most(row["studies"])
-    assert f"{row['any_wrong']:.0%} have a wrong verdict" in (DOCS / "claims.md").read_text(encoding="utf-8")
+    assert f"{row['any_wrong']:.0%} have a wrong verdict" in page()
 
 
 def test_the_documented_rates_are_those_of_the_table():
     table = pd.read_csv(DOCS / "verdict_errors.csv")
-    page = (DOCS / "claims.md").read_text(encoding="utf-8")
-    assert verdicts.summary(table) in page
+    assert " ".join(verdicts.summary(table).split()) in page()
     rows = table.set_index(["prediction", "truth", "cells", "seeds", "correlation"])["supported"]
-    assert f"{rows['difference', 'no effect', 3, 8, 0.5]:.0%} are supported in their cells" in page
-    assert f"mixed and {rows['difference', 'one cell of -2, others 2', 12, 3, 0.0]:.0%} supported" in page
+    assert f"{rows['difference', 'no effect', 3, 8, 0.5]:.0%} are supported in their cells" in page()
+    assert f"mixed and {rows['difference', 'one cell of -2, others 2', 12, 3, 0.0]:.0%} supported" in page()
     # within what so many draws allow, over so many rows
     allowed = scipy.stats.binom.ppf(1 - 0.01 / len(table), table["draws"], 0.05) / table["draws"]
     assert table.loc[table["wrong"] > allowed, "truth"].isin(HARD).all()
@@ -177,7 +183,6 @@ def test_the_documented_rates_are_those_of_the_table():
 
 
 def test_the_page_says_how_often_verdicts_err_where_the_design_is_hard():
-    page = " ".join((DOCS / "claims.md").read_text(encoding="utf-8").split())
     table = (
         pd.read_csv(DOCS / "verdict_errors.csv")
         .set_index(["prediction", "truth", "correlation"])
@@ -187,7 +192,7 @@ def test_the_page_says_how_often_verdicts_err_where_the_design_is_hard():
     missed = 1 - rival["covers_population"]
     assert (
         f"misses the population in {missed[0.5]:.0%} of studies at a correlation of 0.5, and in {missed[0.9]:.0%}"
-        in page
+        in page()
     )
     partial = [
         table.loc[
@@ -201,9 +206,11 @@ def test_the_page_says_how_often_verdicts_err_where_the_design_is_hard():
         for many in (9, 12, 20)
     ]
     steps, scatter, error = (", ".join(f"{rate:.0%}" for rate in partial[i : i + 3]) for i in (0, 3, 6))
-    assert f"steps ({steps}), where two of them scatter 30 times more ({scatter})" in page
-    assert f"with a reliability of 0.9 ({error})" in page
+    assert f"several steps of the third: 9, 12 and 20 families | {steps} |" in page()
+    assert f"two families scatter 30 times more: 9, 12 and 20 families | {scatter} |" in page()
+    assert f"with a reliability of 0.9: 9, 12 and 20 families | {error} |" in page()
     mixed = table.loc["difference, one cell scatters more"].filter(like="one cell of 200", axis=0)
-    assert (
-        f"{mixed['wrongly_mixed'].min():.0%} to {mixed['wrongly_mixed'].max():.0%} are mixed wrongly" in page
-    )
+    low, high = mixed["wrongly_mixed"].min(), mixed["wrongly_mixed"].max()
+    assert f"30 times the spread | {low:.0%} to {high:.0%} |" in page()
+    of_differences = table.loc["difference"]["wrongly_mixed"].max()
+    assert f"five times the spread of another | up to {of_differences:.1%} |" in page()

@@ -1,5 +1,6 @@
 """`ncsam info` says what a folder, an index and a run file hold; tables show what was tuned, and only that."""
 
+import re
 import shutil
 
 import pandas as pd
@@ -23,8 +24,8 @@ def out(tmp_path_factory):
     return finished_tiny(tmp_path_factory.mktemp("info"), TUNED)
 
 
-def printed(path, capsys):
-    assert cli.main(["info", str(path)]) == 0
+def printed(path, capsys, *parts):
+    assert cli.main(["info", str(path), *parts]) == 0
     return capsys.readouterr().out
 
 
@@ -63,15 +64,57 @@ def test_an_index_lists_its_columns_with_type_unit_and_range(out, capsys, monkey
     assert lines["seed"].split()[1:] == ["int64", "0"]
 
 
-def test_a_run_file_lists_its_settings_and_its_groups_with_units(out, capsys, monkeypatch):
+def test_an_index_lists_the_columns_that_are_asked_for(out, capsys):
+    lines = printed(out / "study.h5", capsys, "sharpness", "accuracy").splitlines()[2:]
+    assert {line.split()[0] for line in lines} >= {"sharpness_observed", "test_accuracy"}
+    assert all("sharpness" in line or "accuracy" in line for line in lines)
+
+
+def test_a_run_file_is_told_in_one_screen_that_names_the_defaults(out, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = printed(store.run_files(out)[0], capsys)
+    assert len(text.splitlines()) <= 45
+    words = " ".join(text.split())
+    assert "method: GSAM: gsam" in words
+    assert re.search(r"training: epochs 3\b.*; defaults: optimizer sgd, .* schedule cosine", words)
+    assert "test_accuracy 0." in words
+    assert re.search(r"[0-9]+ more groups", words)
+    assert "sharpness: clean, observed" in words
+
+
+def test_a_run_file_lists_all_settings_and_marks_the_defaults(out, capsys):
+    text = printed(store.run_files(out)[0], capsys, "settings")
     assert "\n  training.epochs: 3\n" in text
-    lines = text.splitlines()
+    assert '\n  training.optimizer: "sgd" (default)\n' in text
+    assert '\n  training.schedule.name: "cosine" (default)\n' in text
+
+
+def test_a_run_file_lists_a_group_with_units(out, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = printed(store.run_files(out)[0], capsys, "sharpness").splitlines()
+    assert {"/sharpness/clean", "/sharpness/observed"} == {
+        line for line in lines if line.startswith("/sharpness/")
+    }
     of_group = lines[lines.index("/sharpness/observed") + 1 :]
     line = next(line for line in of_group if line.strip().startswith("value "))
     assert line.strip().startswith("value (nat): largest rise of the mean loss found")
     assert max(map(len, of_group)) <= 80
+
+
+def test_a_run_file_tells_its_results_or_one_of_them(out, capsys):
+    (path, *_) = store.run_files(out)
+    accuracy = store.scalars(path)["test_accuracy"]
+    assert f"  test_accuracy: {accuracy:.6g}\n" in printed(path, capsys, "results")
+    assert printed(path, capsys, "test_accuracy").splitlines()[1:] == [f"  test_accuracy: {accuracy:.6g}"]
+
+
+def test_a_part_that_is_not_there_is_refused_with_the_nearest(out, capsys):
+    assert cli.main(["info", str(store.run_files(out)[0]), "sharpnes"]) == 2
+    assert "did you mean 'sharpness'?" in capsys.readouterr().err
+    assert cli.main(["info", str(out), "sharpness"]) == 2
+    assert "part: 'sharpness' is for a file" in capsys.readouterr().err
+    assert cli.main(["info", str(out / "study.h5"), "nothing"]) == 2
+    assert "part: no column of" in capsys.readouterr().err
 
 
 def test_what_is_not_there_or_no_study_is_refused(tmp_path, capsys):

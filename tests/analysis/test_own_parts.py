@@ -82,7 +82,7 @@ def test_results_are_read_without_the_file_and_own_claims_wait_for_it(with_resul
     (folder / "out/study.h5").write_bytes(b"broken")
     assert "mean_confidence" in store.read_table(folder / "out")
     assert cli.main(["claims", "out", "--with", "mine.py"]) == 0
-    assert [each["id"] for each in json.loads((folder / "out/claims.json").read_text())] == ["L1", "X1"]
+    assert [each["id"] for each in json.loads((folder / "out/claims.json").read_text())] == ["X1", "L1"]
 
 
 def test_finished_runs_are_kept_and_a_changed_file_is_another_study(with_results, registries, capsys):

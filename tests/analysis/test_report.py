@@ -13,7 +13,6 @@ import pytest
 from analysis import cli, store
 from analysis.claims import CLAIMS, claim, judge
 from analysis.claims.wording import WHICH_RUNS
-from analysis.cli import commands
 from analysis.plan import final_runs, read_study
 from analysis.report import pictures
 from analysis.report.page import FIGURES
@@ -161,7 +160,6 @@ def test_claims_are_listed_without_any_results(capsys):
 def test_one_claim_and_one_of_ones_own_can_be_asked_for(finished, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(claim, "CLAIMS", dict(CLAIMS))
-    monkeypatch.setattr(commands, "CLAIMS", claim.CLAIMS)
     path = tmp_path / "mine.py"
     path.write_text(OWN)
     # it writes its verdicts there

@@ -28,6 +28,14 @@ def test_quality_of_an_order_that_can_be_counted_by_hand():
     assert found.auroc.value == pytest.approx(roc_auc_score(is_wrong, scores))
 
 
+def test_a_quality_is_one_line_that_a_notebook_can_show():
+    found = quality_of(ranked("loss", [5.0, 4.0, 3.0, 2.0, NAN]), [True, True, False, False, False])
+    assert repr(found) == (
+        "DetectionQuality(loss: auroc 1.000 [0.386, 1.000], average precision 1.000 [0.342, 1.000], "
+        "precision at rate 1.000 [0.342, 1.000]; 2 of 4 wrong, 1 without a score)"
+    )
+
+
 def test_samples_without_a_score_are_left_out_and_counted():
     scores, is_wrong = [NAN, 4.0, 3.0, 2.0, 1.0, NAN], [True, True, True, False, False, False]
     found = quality_of(ranked("any", scores), is_wrong)

@@ -27,6 +27,7 @@ from ncsam import (
     fit,
     predict,
 )
+from ncsam.datasets import as_samples
 
 loss_fn = nn.CrossEntropyLoss()
 GENERATOR = torch.Generator().manual_seed(0)
@@ -279,3 +280,17 @@ def test_an_infinite_mask_beside_the_inputs_is_no_fault():
     items = [({"inputs": torch.ones(2), "mask": torch.tensor([0.0, -torch.inf])}, 0)] * 3
     (batch,) = Loaded(items).batches([torch.arange(3)], seed=None)
     assert batch["mask"].isinf().any()
+
+
+def test_an_error_of_the_dataset_itself_keeps_its_text():
+    class Failing(Pairs):
+        def __len__(self):
+            raise ValueError("the file of data: was moved")
+
+    with pytest.raises(ValueError, match="^the file of data: was moved$"):
+        as_samples("train", Failing(), 16)
+
+
+def test_an_error_about_evaluated_samples_names_their_field():
+    with pytest.raises(TypeError, match="^evaluated: Stream has no numbered samples"):
+        Loaded(Pairs(), evaluated=Stream())
