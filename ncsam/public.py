@@ -38,7 +38,6 @@ from ncsam.losses import (
     build_loss,
     estimated_transition,
     loss_options,
-    mixup,
 )
 from ncsam.methods import (
     ASAM,
@@ -74,6 +73,7 @@ from ncsam.methods import (
     build_method,
     hyperparameters,
 )
+from ncsam.mixup import mixup
 from ncsam.models import MODEL_REGISTRY, MODELS, build_model, model_options
 from ncsam.schedules import SCHEDULES, build_schedule, schedule_options
 from ncsam.training import METRICS, fit

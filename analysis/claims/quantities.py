@@ -384,8 +384,7 @@ def register_quantity(name: str, found: Quantity) -> Quantity:
         raise ValueError(f"name: the quantity {name!r} is registered already; choose another")
     if is_built_in(name) and name not in found.columns:
         raise ValueError(
-            f"name: the quantity {name!r} is named like a column that ncsam fills itself, and would hide it; choose "
-            "another"
+            f"name: the quantity {name!r} would hide the column of this name, which ncsam fills; choose another"
         )
     QUANTITIES[name] = found
     return found

@@ -105,9 +105,7 @@ def test_a_quantity_may_be_named_like_its_own_column():
 
 
 def test_a_quantity_that_would_hide_a_built_in_column_is_refused():
-    with pytest.raises(
-        ValueError, match="the quantity 'train_samples' is named like a column that ncsam fills"
-    ):
+    with pytest.raises(ValueError, match="the quantity 'train_samples' would hide the column of this name"):
         register_quantity("train_samples", Quantity("norm", ("trace_observed",)))
     register_quantity("train_samples", Quantity("training samples", ("train_samples",), margin=1))
 
