@@ -21,7 +21,7 @@ from ncsam.methods.batches import moved
 from ncsam.methods.method import Method
 from ncsam.methods.tensor_lists import norm, project_onto_ball
 from ncsam.methods.training_loss import remembers_samples
-from ncsam.mixup import mixup
+from ncsam.mixed_pairs import mixup
 from ncsam.optimizer_checks import held_by
 from ncsam.random_state import borrowed_generators
 from ncsam.ranks import Share

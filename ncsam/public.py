@@ -73,7 +73,7 @@ from ncsam.methods import (
     build_method,
     hyperparameters,
 )
-from ncsam.mixup import mixup
+from ncsam.mixed_pairs import mixup
 from ncsam.models import MODEL_REGISTRY, MODELS, build_model, model_options
 from ncsam.schedules import SCHEDULES, build_schedule, schedule_options
 from ncsam.training import METRICS, fit
