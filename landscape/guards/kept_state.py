@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from landscape.data.complex_numbers import as_real, is_whole
-from landscape.guards.kept_values import Look, has_same_numbers, is_as_kept, kept_of, put_back
+from landscape.guards.kept_values import has_same_numbers, is_as_kept, kept_of, put_back
 from landscape.guards.state_around import Table, attributes_of, tables_around
 
 ROUNDING = 20
@@ -82,8 +82,7 @@ class KeptState:
 
 
 def _held_in(tables: Iterable[Table]) -> tuple[tuple[Table, dict[str, Any]], ...]:
-    look = Look()
-    return tuple((table, {name: kept_of(value, look) for name, value in table.items()}) for table in tables)
+    return tuple((table, {name: kept_of(value, set()) for name, value in table.items()}) for table in tables)
 
 
 def _changed_in(table: Table, before: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,8 @@ from landscape.data.batches import dense_parts
 MOST_ENTRIES = 10_000
 """Entries of a container up to which these are looked at; of a longer one the length is."""
 
-MOST_NUMBERS = 1 << 22
-"""Numbers of tensors and arrays that are copied in all; what is larger is data."""
-
-LOOKED_AT = (Tensor, np.ndarray, dict, list, set, deque)
-"""Values that may change in place."""
+MOST_NUMBERS = 1 << 20
+"""Numbers of a tensor or array up to which these are looked at; what is larger is data."""
 
 
 @dataclass(frozen=True)
@@ -38,47 +35,30 @@ class _Numbers:
     copy: Any
 
 
-@dataclass
-class Look:
-    """One look at many values.
-
-    Attributes:
-        seen: ids of what was looked at. What is seen again, such as a list that holds itself, stands as it is.
-        numbers: how many numbers may still be copied.
-    """
-
-    seen: set[int] = field(default_factory=set)
-    numbers: int = MOST_NUMBERS
-
-
-def kept_of(value: Any, look: Look) -> Any:
-    """A value as it is now."""
-    if not isinstance(value, LOOKED_AT) or id(value) in look.seen:
+def kept_of(value: Any, seen: set[int]) -> Any:
+    """A value as it is now. One that was seen already, such as a list that holds itself, stands as it is."""
+    if id(value) in seen:
         return value
-    look.seen.add(id(value))
-    if isinstance(value, Tensor | np.ndarray):
-        return _numbers_of(value, look)
-    if len(value) > MOST_ENTRIES:
-        return _Container(value, len(value))
-    if isinstance(value, dict):
-        return _Container(value, {key: kept_of(each, look) for key, each in value.items()})
-    if isinstance(value, set):
-        return _Container(value, set(value))
-    return _Container(value, [kept_of(each, look) for each in value])
-
-
-def _numbers_of(value: Tensor | np.ndarray[Any, Any], look: Look) -> Any:
     if isinstance(value, Tensor):
         is_plain = (
             type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided and not value.is_meta
         )
-        size = value.numel()
-    else:
-        is_plain, size = value.flags.writeable and not value.dtype.hasobject, value.size
-    if not is_plain or size > look.numbers:
+        return (
+            _Numbers(value, value.detach().clone()) if is_plain and value.numel() <= MOST_NUMBERS else value
+        )
+    if isinstance(value, np.ndarray):
+        is_small = value.size <= MOST_NUMBERS and value.flags.writeable and not value.dtype.hasobject
+        return _Numbers(value, value.copy()) if is_small else value
+    if not isinstance(value, dict | list | set | deque):
         return value
-    look.numbers -= size
-    return _Numbers(value, value.detach().clone() if isinstance(value, Tensor) else value.copy())
+    seen.add(id(value))
+    if len(value) > MOST_ENTRIES:
+        return _Container(value, len(value))
+    if isinstance(value, dict):
+        return _Container(value, {key: kept_of(each, seen) for key, each in value.items()})
+    if isinstance(value, set):
+        return _Container(value, set(value))
+    return _Container(value, [kept_of(each, seen) for each in value])
 
 
 def is_as_kept(value: Any, kept: Any) -> bool:
