@@ -30,8 +30,7 @@ class HiddenState:
 
     It is looked for among the attributes of modules, and of a loss that is an object of another type: numbers, words,
     tensors, arrays, buffers that are not persistent, and generators of torch. Attributes of other types cannot be kept.
-    So is what methods of modules, or a loss that is a function, bind anew by `global` or `nonlocal`, and what their
-    classes and the objects and containers around them hold (`rebound_by`).
+    So are names that methods of modules, or a loss that is a function, bind anew by `global` or `nonlocal`.
 
     Attributes:
         method: of the training.
@@ -45,10 +44,7 @@ class HiddenState:
     def of(cls, method: Method) -> HiddenState:
         """What there is now."""
         tables = _tables(method)
-        begun = {
-            (owner, key): _mark(table[key]) for owner, table, keys in tables for key in keys if key in table
-        }
-        return cls(method, begun)
+        return cls(method, {(owner, key): _mark(table[key]) for owner, table, keys in tables for key in keys})
 
     def state_dict(self) -> dict[str, dict[str, tuple[str, Any]]]:
         """Owner -> attribute -> kind and value, for all that has moved since the beginning.
@@ -59,8 +55,6 @@ class HiddenState:
         moved: dict[str, dict[str, tuple[str, Any]]] = {}
         for owner, table, keys in _tables(self.method):
             for key in keys:
-                if key not in table:
-                    continue
                 value, place = table[key], (owner, key)
                 if place in self.begun and self.begun[place] == _mark(value):
                     continue
@@ -106,7 +100,7 @@ def _tables(method: Method) -> Iterator[tuple[str, MutableMapping[str, Any], lis
 
 def _names(owner: str, rebound: Rebound) -> Iterator[tuple[str, MutableMapping[str, Any], list[str]]]:
     for table, names in rebound:
-        yield f"{owner}{OF_NAMES}", table, list(names)
+        yield f"{owner}{OF_NAMES}", table, [name for name in names if name in table]
 
 
 def _mark(value: Any, *, within: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from functools import partial
 from types import CodeType, FunctionType, MethodType
@@ -10,25 +11,20 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ncsam.methods.rebound_names import (
-    BY_ANY_NAME,
-    DEEPEST,
-    Named,
-    names_of_methods,
-    of_object,
-    rebound_by_methods,
-)
-
+DEEPEST = 4
+"""How deep functions are followed that hold each other, as decorated ones do."""
 CONTAINERS = (list, tuple, dict)
 PARTS = (nn.Module, Tensor, np.ndarray, *CONTAINERS)
 """What is looked for among globals and attributes: modules, tensors and arrays, and containers that may hold them."""
+BY_ANY_NAME = frozenset({"getattr", "vars", "__dict__", "super"})
+"""Names in code that may reach attributes that it does not name."""
 
 
 def objects_called(losses: list[Any], run: Any) -> list[Any]:
     """What passes call or may write to beside the model.
 
-    These are modules, functions, what functions hold, such as the labels of a closure, and the attributes of a loss
-    that is an object of another type.
+    These are modules, functions, tensors that functions hold, such as the labels of a closure, and the attributes of a
+    loss that is an object of another type.
 
     Args:
         losses: the loss, or none if it keeps its own state apart from passes.
@@ -39,7 +35,7 @@ def objects_called(losses: list[Any], run: Any) -> list[Any]:
         if not isinstance(loss_fn, nn.Module | FunctionType | MethodType | partial) and hasattr(
             loss_fn, "__dict__"
         ):
-            found += [vars(loss_fn), *rebound_by_methods(type(loss_fn))]
+            found.append(vars(loss_fn))
     return found
 
 
@@ -51,16 +47,16 @@ def called_by(function: Any) -> list[nn.Module]:
     return [each for each in _found_in(function) if isinstance(each, nn.Module)]
 
 
-def _found_in(value: Any, depth: int = 0) -> list[Any]:
-    """The modules, tensors, arrays, containers, functions and attributes that a function or a batch holds or names."""
-    if isinstance(value, nn.Module | Tensor | np.ndarray | Named):
+def _found_in(value: Any, depth: int = 0) -> list[nn.Module | Tensor | np.ndarray | FunctionType]:
+    """The modules, tensors, arrays and functions that a function or a batch holds or names."""
+    if isinstance(value, nn.Module | Tensor | np.ndarray):
         return [value]
     if depth > DEEPEST:
         return []
     # containers in containers soon hold more than can be looked at in each pass
     deeper = depth + 2 if isinstance(value, CONTAINERS) else depth + 1
     found = [each for held in _held_by(value) for each in _found_in(held, deeper)]
-    return [value, *found] if isinstance(value, FunctionType | list | dict) else found
+    return [value, *found] if isinstance(value, FunctionType) else found
 
 
 def _held_by(value: Any) -> Iterator[Any]:
@@ -69,11 +65,7 @@ def _held_by(value: Any) -> Iterator[Any]:
     elif isinstance(value, MethodType):
         yield value.__func__
         yield value.__self__
-        names = _names_in(getattr(value.__func__, "__code__", None))
-        yield from _parts_of(value.__self__, names)
-        yield from of_object(value.__self__, frozenset(names))
-        if isinstance(value.__self__, type):
-            yield from rebound_by_methods(value.__self__)
+        yield from _parts_of(value.__self__, _names_in(getattr(value.__func__, "__code__", None)))
     elif isinstance(value, FunctionType):
         names = _names_in(value.__code__)
         yield from value.__defaults__ or ()
@@ -101,11 +93,21 @@ def _parts_of(value: Any, names: set[str]) -> list[Any]:
     attributes = getattr(value, "__dict__", None)
     if isinstance(value, nn.Module | type | FunctionType) or not isinstance(attributes, dict):
         return []
-    found = names_of_methods(value, frozenset(names))
+    found, new = set(names), names
+    for _ in range(DEEPEST):
+        methods = (inspect.getattr_static(value, name, None) for name in new)
+        new = set().union(*(_names_in(_code_of(method)) for method in methods)) - found
+        found |= new
     is_any = bool(found & BY_ANY_NAME)
     return [
         part for name, part in attributes.items() if isinstance(part, PARTS) and (is_any or name in found)
     ]
+
+
+def _code_of(method: Any) -> CodeType | None:
+    """The code of a function, a property, or a method of a class; None for other values."""
+    function = method.fget if isinstance(method, property) else getattr(method, "__func__", method)
+    return function.__code__ if isinstance(function, FunctionType) else None
 
 
 def _names_in(code: CodeType | None) -> set[str]:

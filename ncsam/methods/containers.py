@@ -31,8 +31,5 @@ def is_as_it_was(container: Any, entries: Any, is_same: Callable[[Any, Any], boo
     if isinstance(container, set):
         return all(entry in container for entry in entries)
     if isinstance(container, dict):
-        return all(
-            key in container and is_same(dict.__getitem__(container, key), value)
-            for key, value in entries.items()
-        )
+        return all(key in container and is_same(container[key], value) for key, value in entries.items())
     return all(is_same(now, then) for now, then in zip(container, entries, strict=True))

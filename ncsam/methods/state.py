@@ -7,6 +7,7 @@ and parts, with the attribute that says that they are there.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
@@ -20,7 +21,7 @@ from torch.nn.parameter import is_lazy
 
 from ncsam.methods.containers import is_as_it_was, refill
 from ncsam.methods.moving_tensors import MovingTensors
-from ncsam.methods.rebound_names import CONTAINERS, Named, Rebound, rebound_by, rebound_by_methods
+from ncsam.methods.rebound_names import Rebound, rebound_by, rebound_by_methods
 from ncsam.methods.set_up import SetUp
 
 OF_ALL_MODULES = frozenset(vars(nn.Module()))
@@ -34,10 +35,6 @@ WRAPPERS = ("torch.nn.parallel", "torch.distributed", "torch._dynamo", "torch.fx
 """Where modules are from whose attributes are torch's own affair."""
 MOST_ENTRIES = 10_000
 """Entries of a list or dict up to which its contents are kept; longer ones are tables that no pass changes."""
-MOST_FOLLOWED = 100
-"""Entries of a list or dict around a function up to which these are looked at themselves; longer ones are data."""
-ABSENT = object()
-"""In the place of a value that is not there yet."""
 MOST_COPIES = 4
 """How many times as many numbers as are trained are kept aside; more are only watched."""
 SMALL = 1 << 20
@@ -86,7 +83,7 @@ class State:
         for module in own:
             walk.look_at_module(module, is_own=True)
         for other in others:
-            walk.look_at_held(other)
+            walk.look_at(other)
         walk.keep_tensors(max(SMALL, MOST_COPIES * sum(parameter.numel() for parameter in trained)))
         return found
 
@@ -104,9 +101,7 @@ class State:
                 np.copyto(array, entries)
         for registry, name, value in self.registered:
             # a forward pass may have put another tensor or number in its place
-            if value is ABSENT:
-                registry.pop(name, None)
-            elif name not in registry or registry[name] is not value:
+            if name not in registry or registry[name] is not value:
                 registry[name] = value
         for tensor, place, numbers in self.copies:
             # through `.data`, so that no graph takes the tensor for changed
@@ -169,7 +164,7 @@ class State:
             if not np.array_equal(array, entries, equal_nan=array.dtype.kind in "fc"):
                 return "an array among the attributes"
         for registry, name, value in self.registered:
-            if not _is_same_value(registry.get(name, ABSENT), value):
+            if name not in registry or not _is_same_value(registry[name], value):
                 return f"the {'tensor' if isinstance(value, Tensor) else 'name'} {name!r}"
         for tensor, place, numbers in self.copies:
             if _place(tensor) != place or not has_same_numbers(tensor, numbers):
@@ -205,16 +200,16 @@ class _Walk:
         elif isinstance(value, FunctionType):
             self._look_at_names(rebound_by(value))
             # state that a function keeps for its next call
-            self._look_at_all([*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()])
+            self._look_at_all(value.__defaults__ or ())
             self.look_at_table(vars(value))
         elif isinstance(value, np.ndarray):
             if value.flags.writeable and value.size <= SMALL and not value.dtype.hasobject:
                 self.found.arrays.append((value, value.copy()))
         elif isinstance(value, tuple):
             self._look_at_all(value)
-        elif isinstance(value, CONTAINERS) and len(value) <= MOST_ENTRIES:
-            self._keep_entries(value)
-            self._look_at_all(list(dict.values(value)) if isinstance(value, dict) else value)
+        elif isinstance(value, list | set | deque | dict) and len(value) <= MOST_ENTRIES:
+            self.found.containers.append((value, dict(value) if isinstance(value, dict) else list(value)))
+            self._look_at_all(list(value.values()) if isinstance(value, dict) else value)
 
     def look_at_module(self, module: nn.Module, *, is_own: bool) -> None:
         """Keeps the buffers, the weights that are not trained, and the attributes of a module.
@@ -237,9 +232,7 @@ class _Walk:
             WRAPPERS
         ):
             self.look_at_table(vars(module))
-            if id(type(module)) not in self.seen:
-                self.seen.add(id(type(module)))
-                self._look_at_names(rebound_by_methods(type(module)))
+            self._look_at_names(rebound_by_methods(type(module)))
             self.found.set_up.note(module)
 
     def look_at_table(self, table: MutableMapping[str, Any]) -> None:
@@ -260,28 +253,12 @@ class _Walk:
             else:
                 self.found.watched.append((tensor, tensor._version, tensor.data_ptr()))
 
-    def look_at_held(self, value: Any) -> None:
-        """Keeps what a function, a method or a loss holds."""
-        if isinstance(value, Named):
-            self._look_at_names((value,))
-        elif isinstance(value, CONTAINERS) and len(value) >= MOST_FOLLOWED:
-            if id(value) not in self.seen and len(value) <= MOST_ENTRIES:
-                self.seen.add(id(value))
-                self._keep_entries(value)
-        else:
-            self.look_at(value)
-
-    def _keep_entries(self, container: Any) -> None:
-        # a class of dicts may make a new object at each look
-        entries = dict(dict.items(container)) if isinstance(container, dict) else list(container)
-        self.found.containers.append((container, entries))
-
     def _look_at_names(self, rebound: Rebound) -> None:
         for table, names in rebound:
             for name in names:
-                value = table.get(name, ABSENT)
-                self.found.registered.append((table, name, value))
-                self.look_at_held(value)
+                if name in table:
+                    self.found.registered.append((table, name, table[name]))
+                    self.look_at(table[name])
 
     def _look_at_all(self, values: Iterable[Any]) -> None:
         for value in values:
