@@ -77,7 +77,7 @@ class FirstLook:
         chunks: the data.
         labels: the bounds of the labels of all data.
         precisely: the same model and loss in float64.
-        state: what the model, the loss and `run` held before the first pass.
+        state: what the model held before its first pass.
         run: (model, inputs) -> outputs.
         differentiates: whether a forward pass or the loss takes derivatives by itself.
     """
@@ -167,7 +167,7 @@ class FirstLook:
 
     def _check_draws(self) -> None:
         pair, device = self.few(), self.theta.device
-        owners = [*self.state.modules, self.run]
+        owners = [*(module for module, _ in self.state.attributes), self.run]
 
         # a pass may change its inputs
         def outputs() -> Any:
@@ -185,9 +185,7 @@ class FirstLook:
 
     def _small_change(self, pair: Pair) -> float | None:
         """The share by which runs in float64 differ; 0 where another check names what passes keep."""
-        return (
-            0.0 if self.state.changed_in_model() else share_between_runs(lambda: self.precisely.outputs(pair))
-        )
+        return 0.0 if self.state.changed() else share_between_runs(lambda: self.precisely.outputs(pair))
 
     def _check_outputs(self, has_rows: bool) -> None:
         inputs, targets = self.few()
@@ -256,12 +254,8 @@ class FirstLook:
             with without_gradients(self.differentiates):
                 return self.forward(theta, self.few()[0])
 
-        def results(theta: Tensor) -> tuple[Any, Tensor]:
-            found = outputs(theta.clone())
-            return found, self._loss_without_gradients(self.few()[1], found)
-
         with borrowed_for_checks(self.theta.device):
-            check_that_passes_keep_nothing(results, self.theta, self.state)
+            check_that_passes_keep_nothing(lambda theta: outputs(theta.clone()), self.theta, self.state)
         with without_gradients(self.differentiates):
             self._check_padded_places(original)
         writes = writes_to_its_weights(outputs, self.theta)

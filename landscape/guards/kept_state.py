@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from landscape.data.batches import dense_parts
 from landscape.data.complex_numbers import as_real, is_whole
-from landscape.guards.kept_values import has_same_numbers, is_as_kept, kept_of, put_back
-from landscape.guards.state_around import Table, attributes_of, tables_around
+
+STRUCTURE = frozenset({"_parameters", "_modules", "_buffers", "training"})
+"""Attributes that every module has. They are compared elsewhere, or no forward pass changes them."""
 
 ROUNDING = 20
 """On a CPU the outputs of two equal passes may differ by this many units in the last place."""
@@ -23,24 +25,24 @@ MOVED = 1.25
 
 @dataclass(frozen=True)
 class KeptState:
-    """What modules and the functions around them held before the first pass.
+    """Attributes and buffers of all modules, as they were before the first pass.
 
     Attributes:
-        modules: of the model.
-        own: the tables of the attributes of modules, each with its values by name.
-        around: the same of other tables, as `tables_around` finds them.
+        attributes: for each module, values by name; dicts, lists and sets as `_Container`.
         buffers: for each module, tensors by name, with a copy of each.
     """
 
-    modules: tuple[nn.Module, ...]
-    own: tuple[tuple[Table, dict[str, Any]], ...]
-    around: tuple[tuple[Table, dict[str, Any]], ...]
+    attributes: tuple[tuple[nn.Module, dict[str, Any]], ...]
     buffers: tuple[tuple[nn.Module, dict[str, tuple[Tensor, Tensor]]], ...]
 
     @classmethod
-    def of(cls, model: nn.Module, others: Iterable[Any] = ()) -> KeptState:
-        """The current state of a model, and of losses and functions beside it."""
-        modules = tuple(model.modules())
+    def of(cls, model: nn.Module) -> KeptState:
+        """The current state of a model."""
+        modules = list(model.modules())
+        attributes = tuple(
+            (module, {name: _kept(value, set()) for name, value in _attributes(module).items()})
+            for module in modules
+        )
         buffers = tuple(
             (
                 module,
@@ -48,84 +50,129 @@ class KeptState:
             )
             for module in modules
         )
-        own, around = _held_in(map(attributes_of, modules)), _held_in(tables_around(model, others))
-        return cls(modules, own, around, buffers)
+        return cls(attributes, buffers)
 
     def changed(self) -> list[str]:
-        """Names of all that has changed."""
-        around = [name for each in self.around for name in _changed_in(*each)]
-        return list(dict.fromkeys([*self.changed_in_model(), *around]))
-
-    def changed_in_model(self) -> list[str]:
-        """Names of the attributes and buffers of the model that have changed."""
-        found = [name for each in self.own for name in _changed_in(*each)]
+        """Names of the attributes and buffers that have changed."""
+        found = []
+        for module, before in self.attributes:
+            found += [
+                name
+                for name, value in _attributes(module).items()
+                if name not in before or not _is_same(value, before[name])
+            ]
         for module, kept in self.buffers:
             for name, (buffer, value) in kept.items():
                 now_there = module._buffers.get(name)
-                if now_there is not buffer or not has_same_numbers(buffer, value):
+                if now_there is not buffer or not _same(buffer, value):
                     found.append(name)
         return list(dict.fromkeys(found))
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Restores all that has changed, and removes what is new."""
-        for table, before in (*self.own, *self.around):
-            for name in [name for name in table if name not in before]:
-                del table[name]
-            for name, kept in before.items():
-                if name not in table or not is_as_kept(table[name], kept):
-                    table[name] = put_back(kept)
-        for module, kept_buffers in self.buffers:
-            for name, (buffer, value) in kept_buffers.items():
+        """Restores the attributes and buffers, and removes new ones."""
+        for module, before in self.attributes:
+            for name in [name for name in vars(module) if name not in STRUCTURE and name not in before]:
+                del vars(module)[name]
+            for name, kept_value in before.items():
+                vars(module)[name] = _put_back(kept_value)
+        for module, kept in self.buffers:
+            for name, (buffer, value) in kept.items():
                 module._buffers[name] = buffer
                 buffer.copy_(value)
 
 
-def _held_in(tables: Iterable[Table]) -> tuple[tuple[Table, dict[str, Any]], ...]:
-    return tuple((table, {name: kept_of(value, set()) for name, value in table.items()}) for table in tables)
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if name not in STRUCTURE}
 
 
-def _changed_in(table: Table, before: dict[str, Any]) -> list[str]:
-    new = [name for name, value in table.items() if name not in before or not is_as_kept(value, before[name])]
-    return [*new, *(name for name in before if name not in table)]
+@dataclass(frozen=True)
+class _Container:
+    """A dict, list or set (hooks, caches), and what it held: containers in the same form, other objects as they are."""
+
+    original: Any
+    held: Any
+
+
+def _kept(value: Any, seen: set[int]) -> Any:
+    """A container with all that it holds. One that was seen already, such as one that holds itself, stands as it is."""
+    if not isinstance(value, dict | list | set) or id(value) in seen:
+        return value
+    seen.add(id(value))
+    if isinstance(value, dict):
+        return _Container(value, {key: _kept(each, seen) for key, each in value.items()})
+    if isinstance(value, list):
+        return _Container(value, [_kept(each, seen) for each in value])
+    return _Container(value, set(value))
+
+
+def _is_same(value: Any, kept: Any) -> bool:
+    """Whether a value is the object that was kept, and still holds the same objects."""
+    if not isinstance(kept, _Container):
+        return value is kept
+    if value is not kept.original:
+        return False
+    held = kept.held
+    if isinstance(held, dict):
+        return value.keys() == held.keys() and all(_is_same(value[key], held[key]) for key in held)
+    if isinstance(held, list):
+        return len(value) == len(held) and all(map(_is_same, value, held))
+    return bool(value == held)
+
+
+def _put_back(kept: Any) -> Any:
+    """The object that was kept, which holds the same objects again."""
+    if not isinstance(kept, _Container):
+        return kept
+    original, held = kept.original, kept.held
+    if isinstance(held, dict):
+        held = {key: _put_back(each) for key, each in held.items()}
+    elif isinstance(held, list):
+        held = [_put_back(each) for each in held]
+    if not _is_same(original, kept):
+        if isinstance(original, list):
+            original[:] = held
+        else:
+            original.clear()
+            original.update(held)
+    return original
 
 
 def check_that_passes_keep_nothing(
-    results_of: Callable[[Tensor], tuple[object, Tensor]], theta: Tensor, state: KeptState
+    outputs_of: Callable[[Tensor], object], theta: Tensor, state: KeptState
 ) -> None:
-    """Checks that outputs and losses do not depend on earlier passes.
+    """Checks that outputs do not depend on earlier passes.
 
     A model may keep values that depend on its weights, such as a product of two weights, or running statistics that
-    also move in evaluation mode; a loss may keep the value of its first call. Kept masks and positions do no harm.
+    also move in evaluation mode. Kept masks and positions do no harm.
 
     Args:
-        results_of: runs the model with weights (n,): outputs and loss. The model has run before.
+        outputs_of: runs the model with weights (n,). The model has run before.
         theta: the model's own weights (n,).
-        state: what was held before the model's first pass.
+        state: the model's state before its first pass.
 
     Raises:
-        ValueError: outputs or losses depend on kept state. The message names the state.
+        ValueError: outputs depend on kept state. The message names the state.
     """
     kept = state.changed()
     if not kept:
         return
-    after_others = results_of(MOVED * theta)
+    after_others = outputs_of(MOVED * theta)
     # the state that this pass leaves is made outside of inference mode, so that it can be differentiated
     state.restore()
-    alone = results_of(MOVED * theta)
-    named = ", ".join(map(repr, kept[:5]))
-    if not _agree(after_others[0], alone[0]):
-        state.restore()
+    alone = outputs_of(MOVED * theta)
+    if not _agree(after_others, alone):
         raise ValueError(
-            f"model: its outputs depend on the passes before, of which it keeps {named}, and so would every number; "
-            "compute this anew in each pass, and move statistics in training only (if self.training:)"
+            f"model: its outputs depend on the passes before, of which it keeps {', '.join(map(repr, kept[:5]))}, "
+            "and so would every number; compute this anew in each pass, and move statistics in training only "
+            "(if self.training:)"
         )
-    if not _agree(after_others[1], alone[1]):
-        state.restore()
-        raise ValueError(
-            f"loss_fn: its value depends on the calls before, of which it keeps {named}, and so would every number; "
-            "compute this anew in each call, or compute it once before the Objective is made"
-        )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one form hold the same values; NaN equals NaN."""
+    parts = [dense_parts(each) for each in (one, other)]
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*parts, strict=True))
 
 
 def _agree(one: object, other: object) -> bool:

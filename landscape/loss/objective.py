@@ -132,8 +132,8 @@ class Objective:
         self.model, self.exclusive = measured_copy(model), ThreadLock()
         trainable = [name for name, p in self.model.named_parameters() if p.requires_grad]
         cast(self.model, dtype).requires_grad_(False)
+        state = KeptState.of(self.model)
         self.loss_fn = cast(constant_copy(loss_fn), dtype) if isinstance(loss_fn, nn.Module) else loss_fn
-        state = KeptState.of(self.model, (self.loss_fn, forward))
         self.chunk_size, self.memory_budget = chunk_size, memory_budget
         self.linearize, self.compile_mode, self.regularizer = linearize, compile_mode, regularizer
         self.ranks = ranks_that_measure(model, process_group, regularizer, linearize)
