@@ -261,36 +261,30 @@ def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Varian
 
 
 def _equal(runs: pd.DataFrame, others: pd.DataFrame, equal: Equal) -> pd.DataFrame:
-    """For each cell, the runs of the label whose mean is nearest to that of other runs.
+    """For each cell, the runs of the label whose geometric mean is nearest to that of other runs.
 
-    Raises:
-        AmbiguousError: two labels are equally near, or a value of the nearest one or of the other runs is lost.
+    A label of which a value in a cell is lost is none to choose there, and with a value of the other runs the cell is.
     """
-    what = quantity(equal.quantity)
-    if not set(what.columns) <= set(runs):
+    if equal.quantity not in runs:
         return runs.iloc[:0]
-    values, aims = (table[[*CELL, "method"]].assign(value=what.values(table)) for table in (runs, others))
-    aim = aims.groupby(CELL)["value"].agg(aim="mean", aim_lost=_any_lost)
-    of_label = values.groupby([*CELL, "method"])["value"].agg(mean="mean", lost=_any_lost)
-    found = of_label.reset_index().merge(aim.reset_index(), on=CELL)
-    found["apart"] = np.abs(np.log(found["mean"] / found["aim"]))
-    near = found[found["apart"] < np.log(equal.within)]
-    nearest = near[near["apart"] == near.groupby(CELL)["apart"].transform("min")]
-    if found["aim_lost"].any() or nearest["lost"].any():
-        raise AmbiguousError(
-            f"{what.words} of each run that is matched by it; some did not converge or are missing"
-        )
-    if nearest.duplicated(CELL).any():
-        twins = sorted(nearest.loc[nearest.duplicated(CELL, keep=False), "method"].unique())
-        raise AmbiguousError(
-            f"one method to match, where {', '.join(twins)} are equally near in {what.words}"
-        )
-    chosen = pd.MultiIndex.from_frame(nearest[[*CELL, "method"]])
+    aim = _logarithms(others, equal.quantity).groupby(CELL)["log"].agg(_complete_mean).rename("aim")
+    means = _logarithms(runs, equal.quantity).groupby([*CELL, "method"])["log"].agg(_complete_mean)
+    found = means.reset_index().merge(aim.reset_index(), on=CELL)
+    found["apart"] = (found["log"] - found["aim"]).abs()
+    # of labels with equal runs, such as a chosen radius and the same one set by hand, the first one counts
+    near = found[found["apart"] < np.log(equal.within)].sort_values(["apart", "method"])
+    chosen = pd.MultiIndex.from_frame(near.drop_duplicates(CELL)[[*CELL, "method"]])
     return runs[pd.MultiIndex.from_frame(runs[[*CELL, "method"]]).isin(chosen)]
 
 
-def _any_lost(values: pd.Series) -> bool:
-    return bool(values.isna().any())
+def _logarithms(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The cell, label and logarithm of a positive quantity of each run; NaN if its value is lost."""
+    is_there = quantity(name).values(table).notna()
+    return table[[*CELL, "method"]].assign(log=np.log(table[name].astype(np.float64).where(is_there)))
+
+
+def _complete_mean(values: pd.Series) -> float:
+    return float(values.mean(skipna=False))
 
 
 def distinct_methods(table: pd.DataFrame, values: Sequence[pd.Series]) -> tuple[pd.DataFrame, list[str]]:

@@ -82,9 +82,14 @@ class Passes:
 
     def noise_of(self, found: Found, pair: Pair) -> float:
         """The share of a gradient of some samples by which it changes with their order, or with rounding."""
-        moved = mapped(pair[0], rounded_otherwise), pair[1]
         return found.noise(
-            self.found(reversed_rows(pair)), self.found(moved, theta=rounded_otherwise(self.theta))
+            self.found(reversed_rows(pair)),
+            _unless_refused(
+                lambda: self.found(
+                    (mapped(pair[0], rounded_otherwise), pair[1]), theta=rounded_otherwise(self.theta)
+                ),
+                found,
+            ),
         )
 
     def found(self, pair: Pair, scale: float = 1.0, theta: Tensor | None = None) -> Found:
@@ -134,7 +139,8 @@ class Passes:
                 whole, *apart = [found(each) for each in (pair, *parts)]
                 difference = Difference.between(whole, apart, weights, total)
                 if difference.of_gradient > LEAST:
-                    noise = whole.noise(found(reversed_rows(pair)), found(pair, rounded_otherwise))
+                    rounded = _unless_refused(lambda: found(pair, rounded_otherwise), whole)
+                    noise = whole.noise(found(reversed_rows(pair)), rounded)
                     difference = difference.beyond(FLOOR * noise)
         except torch.OutOfMemoryError:
             raise
@@ -178,3 +184,14 @@ class Passes:
     def _targets_of(self, pair: Pair) -> Any:
         """The targets; None where they are a part of the whole batch."""
         return None if self.task.takes_whole_batches else pair[1]
+
+
+def _unless_refused(moved: Callable[[], Found], found: Found) -> Found:
+    """What a pass over moved inputs gives; where the model does not take these, what the first pass gave."""
+    try:
+        return moved()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        # such as inputs that must be at most 1
+        return found

@@ -46,7 +46,7 @@ def test_a_study_in_which_the_paper_is_right_supports_each_of_its_claims_and_nei
     vacuous = {"T1": verdicts.VACUOUS}
     # its labels are never redrawn, its Jacobian is not measured, and nothing is measured along its training
     unmeasured = dict.fromkeys(
-        (*(f"E{number}" for number in range(1, 14)), *(f"F{number}" for number in range(1, 6)), "L4"),
+        (*(f"E{number}" for number in range(1, 15)), *(f"F{number}" for number in range(1, 6)), "L4"),
         verdicts.NOT_MEASURED,
     )
     # the oracle is better than SAM, and SAM with the perturbation of rightly labeled samples is not there

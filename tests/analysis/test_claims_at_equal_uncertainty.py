@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from analysis.claims import CLAIMS, judge
-from analysis.claims.effect import CONTRADICTED_HERE, EQUIVALENT_HERE, NOT_MEASURED, SUPPORTED_HERE
-from analysis.claims.variants import EQUALLY_STEEP, EQUALLY_UNSURE, AmbiguousError, select
+from analysis.claims.effect import CONTRADICTED_HERE, EQUIVALENT_HERE, SUPPORTED_HERE
+from analysis.claims.variants import EQUALLY_STEEP, EQUALLY_UNSURE, select
 from tests.analysis.synthetic_study import table
 
 pytestmark = pytest.mark.usefixtures("quick_judgements")
@@ -98,24 +98,27 @@ def test_the_label_with_the_nearest_mean_is_compared_cell_by_cell(variant, label
 @pytest.mark.parametrize(
     "lost", [{"jacobian_trace_converged_observed": 0.0}, {"jacobian_trace_observed": np.nan}]
 )
-def test_where_a_value_of_the_matched_networks_is_lost_the_match_is_not_known(method, lost):
+def test_where_a_value_of_the_matched_networks_is_lost_their_cell_is_named(method, lost):
     runs = study(by_flatness)
     one = (runs["method"] == method) & (runs["noise_rate"] == 0.4) & (runs["seed"] == 0)
     (column, value), *_ = lost.items()
     judgement = judged(runs.assign(**{column: runs[column].mask(one, value)}))
     assert {effect.verdict for effect in judgement.effects} == {SUPPORTED_HERE}
-    assert (
-        verdict_of(judgement, "wrong labels memorized: penalty on confidence, equal tr J^T J") == NOT_MEASURED
-    )
-    needs = [effect.needs for effect in judgement.controls if "equal tr J^T J" in effect.name]
-    assert all("of each run that is matched by it; some did not converge" in each for each in needs)
+    title = "penalty on confidence, equal tr J^T J"
+    missing = f"{title}, d, symmetric 40%, seed 0, 1, 2, 3, 4: no run"
+    (of_memorized,) = [
+        each for each in judgement.controls if each.name.startswith(f"wrong labels memorized: {title}")
+    ]
+    assert missing in of_memorized.coverage.missing
 
 
-def test_a_copy_of_the_matched_networks_under_another_name_is_named():
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+def test_nearness_does_not_depend_on_the_unit_of_the_quantity(factor):
     runs = study(by_flatness)
-    copy = runs[runs["method"] == "confidence 0.6"].assign(method="a copy")
-    with pytest.raises(AmbiguousError, match="where a copy, confidence 0.6 are equally near"):
-        select(pd.concat([runs, copy]), EQUALLY_UNSURE)
+    scaled = runs.assign(jacobian_trace_observed=factor * runs["jacobian_trace_observed"] / 1_000)
+    assert set(select(scaled, EQUALLY_STEEP)["method"]) == {"confidence 2"}
+    apart = scaled["jacobian_trace_observed"].mask(scaled["method"] == "confidence 2", factor * 1.2)
+    assert select(scaled.assign(jacobian_trace_observed=apart), EQUALLY_STEEP).empty
 
 
 def test_a_cell_without_an_equally_unsure_network_is_named():

@@ -318,10 +318,11 @@ def test_figures_and_tables_show_the_runs_of_the_study_and_no_others(finished, t
 
 def test_info_prints_what_a_run_holds(finished, capsys):
     _, out = finished
-    assert cli.main(["info", str(store.run_files(out)[0])]) == 0
-    printed = capsys.readouterr().out
-    assert "test_accuracy" in printed
-    assert "training.epochs: 3\n" in printed
+    file = str(store.run_files(out)[0])
+    assert cli.main(["info", file]) == 0
+    assert "test_accuracy" in capsys.readouterr().out
+    assert cli.main(["info", file, "settings"]) == 0
+    assert "training.epochs: 3\n" in capsys.readouterr().out
 
 
 def test_the_surface_in_the_file_is_that_of_the_stored_weights(finished):

@@ -333,6 +333,25 @@ def test_a_batch_whose_targets_are_the_models_own_outputs_is_measured_beside_lab
     assert found == pytest.approx(float(sum(losses)) / 2, rel=1e-12)
 
 
+def test_a_model_that_takes_nothing_above_1_is_measured_beside_its_own_outputs():
+    class Bounded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = network().double()
+
+        def forward(self, x):
+            if x.max() > 1:
+                raise ValueError("pixels are at most 1")
+            return self.layers(x)
+
+    inputs, model = torch.ones(8, 5, dtype=torch.float64), Bounded()
+    outputs = model(inputs).detach()
+    data = [(inputs, torch.arange(8) % 3), (inputs, outputs.softmax(1))]
+    losses = [functional.cross_entropy(outputs, targets) for _, targets in data]
+    found = Objective(model, functional.cross_entropy, data).value()
+    assert found == pytest.approx(sum(map(float, losses)) / 2, rel=1e-12)
+
+
 def test_padding_and_states_that_the_loss_does_not_reach_may_have_any_length():
     torch.manual_seed(0)
     batches = [{"ids": torch.randint(20, (8, length)), "y": torch.arange(8) % 3} for length in (4, 6, 5)]
