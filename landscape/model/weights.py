@@ -131,10 +131,26 @@ def with_weights(model: nn.Module, weights: Mapping[str, Tensor], use: Callable[
     again in the backward pass.
     """
     with keeps_no_gathered_weights(model), _nothing_cached():
-        result: T = functional_call(
-            _Lent(model), {f"model.{name}": aligned(tensor) for name, tensor in weights.items()}, (use,)
-        )
+        placed = {f"model.{name}": aligned(tensor) for name, tensor in at_every_place(model, weights).items()}
+        # torch puts weights back wrongly where a module has two names, if it looks for the places itself
+        result: T = functional_call(_Lent(model), placed, (use,), tie_weights=False)
     return result
+
+
+def at_every_place(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by the names of all places that hold these parameters and buffers, each place by one name.
+
+    A tensor that two modules share has two places. A module that has two names has its places once.
+    """
+    held = {
+        f"{path}.{name}" if path else name: tensor
+        for path, module in model.named_modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    }
+    given = {id(held[name]): tensor for name, tensor in weights.items() if name in held}
+    shared = {name: given[id(tensor)] for name, tensor in held.items() if id(tensor) in given}
+    return {**shared, **weights}
 
 
 def aligned(part: Tensor) -> Tensor:
