@@ -29,9 +29,10 @@ Titled = Sequence[tuple[str, T]]
 ONE_COLUMN, TWO_COLUMNS = 3.3, 6.9
 """Inches: the widths of most journals."""
 
-# Okabe and Ito's palette, distinguishable with any kind of color vision; gray in place of its yellow, which white hides
 LOSSES = (("observed", "observed labels"), ("clean", "true labels"))
 """(end of a column's name, words) of the labels that a measured loss has."""
+
+# Okabe and Ito's palette, distinguishable with any kind of color vision; gray in place of its yellow, which white hides
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#888888")
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*", "<", ">", "p", "h", "d", "8", "H", "1")
 LINES = ("-", "--", "-.", ":")

@@ -54,11 +54,12 @@ def print_run(path: Path, parts: Sequence[str], console: Console) -> None:
     with store.opened(path) as file:
         stored, row, groups = store.config_of(file), store.record_of(file).row, _groups_of(file)
     row = {name: value for name, value in row.items() if not (isinstance(value, float) and math.isnan(value))}
-    known = [SETTINGS, RESULTS, *dict.fromkeys(name.split("/")[0] for name in groups), *groups, *row]
+    whole_parts = [SETTINGS, RESULTS, *dict.fromkeys(name.split("/")[0] for name in groups)]
+    known = [*whole_parts, *groups, *row]
     for part in parts:
         if part.strip("/") not in known:
             hint = nearest(part, known)
-            some = ", ".join(known[: known.index(next(iter(groups)))])
+            some = ", ".join(whole_parts)
             raise ValueError(f"part: {path} has no {part!r}; take of {some}{f'; {hint}' if hint else ''}")
     say(console, f"{path}: run {stored.config.fingerprint[:12]}, trained on {stored.device}")
     for part in parts:
