@@ -87,7 +87,11 @@ def runs_with_more(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def cells_of(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each cell and network, with the means over seeds of some quantities."""
+    """One row for each cell and network, with the means over seeds of some quantities.
+
+    Args:
+        runs: with the columns of `runs_with_more`.
+    """
     columns = [
         *("memorized", "test_accuracy", "best_test_accuracy", "right_fitted", "uncertainty_observed"),
         *(
@@ -97,9 +101,8 @@ def cells_of(runs: pd.DataFrame) -> pd.DataFrame:
             "top_eigenvalue_observed",
         ),
     ]
-    whole = runs_with_more(runs)
     means = [
-        select(whole, variant).groupby(CELL)[columns].mean().reset_index().assign(network=name)
+        select(runs, variant).groupby(CELL)[columns].mean().reset_index().assign(network=name)
         for name, variant in NETWORKS.items()
     ]
     # a stable sort: in each cell the networks stay in their order
@@ -180,13 +183,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=RUNS / "equally-unsure.csv")
     parser.add_argument("--out", type=Path, default=FILE)
     arguments = parser.parse_args()
-    runs = Judged.of_file(arguments.runs).runs
+    runs = runs_with_more(Judged.of_file(arguments.runs).runs)
     picture(runs).savefig(arguments.out)
     cells_of(runs).to_csv(TABLES / "equally-unsure-cells.csv", index=False, float_format="%.4g")
-    whole = runs_with_more(runs)
     for column, decades in EXPLORED.items():
         for name, sides in COMPARED.items():
-            of_cells = differences(whole, *sides, column, decades=decades)
+            of_cells = differences(runs, *sides, column, decades=decades)
             print(
                 f"{column}: {name}: {of_cells.mean():+.3f} ({', '.join(f'{one:+.3f}' for one in of_cells)})"
             )

@@ -113,7 +113,7 @@ class SymmetricCrossEntropy(MeanOverLabels):
 class ConfidencePenalty(MeanOverLabels):
     """Cross-entropy - strength * entropy of the predictions (Pereyra et al. 2017, arXiv:1701.06548, section 3).
 
-    Predictions become less sure, and nothing else is asked of the network.
+    The loss rewards unsure predictions.
 
     Args:
         strength: weight of the entropy, beta in the paper, which takes 0.1 for images.

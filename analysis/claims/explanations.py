@@ -227,7 +227,7 @@ CLAIMS = (
             # that the two are matched, and what the match leaves apart
             Difference("uncertainty_observed", JACOBIAN_PENALTY, EQUALLY_UNSURE, 0),
             Difference("jacobian_trace_observed", JACOBIAN_PENALTY, EQUALLY_UNSURE, -1),
-            # what being unsure does by itself
+            # what the penalty on confidence does at that strength
             Difference("jacobian_trace_observed", EQUALLY_UNSURE, SGD, -1),
             Difference("memorized", EQUALLY_UNSURE, SGD, -1),
             Difference("test_accuracy", EQUALLY_UNSURE, SGD, 1),

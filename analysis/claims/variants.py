@@ -44,7 +44,7 @@ class Equal:
     """What a variant's runs must have in common with those of another one.
 
     Attributes:
-        quantity: a positive quantity. In each cell the label with the nearest mean counts.
+        quantity: the column of a positive quantity. In each cell the label with the nearest mean counts.
         to: the other variant.
         within: the factor by which the means may differ.
     """
@@ -263,7 +263,7 @@ def _with_larger_radius(table: pd.DataFrame, runs: pd.DataFrame, variant: Varian
 def _equal(runs: pd.DataFrame, others: pd.DataFrame, equal: Equal) -> pd.DataFrame:
     """For each cell, the runs of the label whose geometric mean is nearest to that of other runs.
 
-    A label of which a value in a cell is lost is none to choose there, and with a value of the other runs the cell is.
+    A label that lost a value in a cell cannot be chosen there. Where the other runs lost a value, no label is chosen.
     """
     if equal.quantity not in runs:
         return runs.iloc[:0]

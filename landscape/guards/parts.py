@@ -183,7 +183,7 @@ def rounded_otherwise(tensor: Tensor) -> Tensor:
         return tensor
     moved = tensor.detach().clone(memory_format=torch.contiguous_format)
     share = MOVED * torch.finfo(tensor.dtype).eps
-    # up and down by turns, in a pattern that no row of an even length repeats
+    # by threes, so that neighbors are moved otherwise, also across rows of an even length
     for first, sign in ((0, 1), (1, -1), (2, -1)):
         moved.view(-1)[first::3] *= 1 + sign * share
     return moved
